@@ -1,0 +1,71 @@
+"""memfit: shows where every byte of an AI program goes, and fits the program into a byte budget, with proof.
+
+The public names, no logic; each is imported on first use, so that ``import memfit`` imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memfit.api import fit, predict, profile
+    from memfit.errors import (
+        BudgetError,
+        CaptureError,
+        DeviceError,
+        MemfitError,
+        MissingFrameworkError,
+        SizeError,
+        TargetError,
+        TraceError,
+        VerifyError,
+    )
+    from memfit.ir.step import Step
+    from memfit.ir.trace import Trace
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "fit": "memfit.api",
+    "predict": "memfit.api",
+    "profile": "memfit.api",
+    "Step": "memfit.ir.step",
+    "Trace": "memfit.ir.trace",
+    "BudgetError": "memfit.errors",
+    "CaptureError": "memfit.errors",
+    "DeviceError": "memfit.errors",
+    "MemfitError": "memfit.errors",
+    "MissingFrameworkError": "memfit.errors",
+    "SizeError": "memfit.errors",
+    "TargetError": "memfit.errors",
+    "TraceError": "memfit.errors",
+    "VerifyError": "memfit.errors",
+}
+
+__all__ = [
+    "BudgetError",
+    "CaptureError",
+    "DeviceError",
+    "MemfitError",
+    "MissingFrameworkError",
+    "SizeError",
+    "Step",
+    "TargetError",
+    "Trace",
+    "TraceError",
+    "VerifyError",
+    "fit",
+    "predict",
+    "profile",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'memfit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,1 @@
+"""The future unknown: replays of what a real allocator does with a Trace."""

@@ -1,0 +1,87 @@
+"""The error tree. Every error says what, how much, where, and what to try, and keeps its numbers as fields.
+
+    MemfitError                 exit 2
+    |- TargetError              no such file or function, a function that raises, not a Step
+    |- MissingFrameworkError    an extra that is not installed
+    |- CaptureError             the program cannot be captured as one graph (with the line)
+    |- BudgetError              a budget that cannot be kept
+    |- DeviceError              unknown device, model on the wrong device
+    |- TraceError               a trace, recipe or table file that is not one
+    `- VerifyError              the fitted program did not do what was promised
+
+``memfit.cli.main`` maps class to exit code, in one place.
+"""
+
+from __future__ import annotations
+
+from memfit.units import SizeError, format_bytes
+
+__all__ = [
+    "BudgetError", "CaptureError", "DeviceError", "MemfitError", "MissingFrameworkError", "SizeError", "TargetError",
+    "TraceError", "VerifyError",
+]  # fmt: skip
+
+
+class MemfitError(Exception):
+    """Base of all errors that memfit raises on purpose."""
+
+
+class TargetError(MemfitError):
+    """A target that names no program. ``target`` as written, ``why``, ``hint``: what to try."""
+
+    def __init__(self, target: str, why: str, hint: str = "") -> None:
+        super().__init__(f"cannot use target {target!r}: {why}" + (f"; {hint}" if hint else ""))
+        self.target, self.why, self.hint = target, why, hint
+
+
+class MissingFrameworkError(MemfitError):
+    """A framework that is not installed. ``framework``, ``extra``: the extra of memfit that brings it."""
+
+    def __init__(self, framework: str, extra: str) -> None:
+        super().__init__(f"{framework} is not installed; install it with: pip install 'memfit[{extra}]'")
+        self.framework, self.extra = framework, extra
+
+
+class CaptureError(MemfitError):
+    """The program cannot be captured as one graph. ``why``, ``where`` (``file:line`` or empty), ``hint``."""
+
+    def __init__(self, why: str, where: str = "", hint: str = "") -> None:
+        super().__init__(
+            "cannot capture the step as one graph: " + why + (f", at {where}" if where else "") + (f"; {hint}" if hint else "")
+        )
+        self.why, self.where, self.hint = why, where, hint
+
+
+class BudgetError(MemfitError):
+    """A budget that cannot be kept. ``needed``, ``allowed`` (bytes), ``where``: what stands in the way, ``hint``."""
+
+    def __init__(self, needed: int, allowed: int, where: str, hint: str = "") -> None:
+        super().__init__(
+            f"budget {format_bytes(allowed)} ({allowed} bytes) cannot be kept: the smallest feasible is "
+            f"{format_bytes(needed)} ({needed} bytes), because of {where}" + (f"; {hint}" if hint else "")
+        )
+        self.needed, self.allowed, self.where, self.hint = needed, allowed, where, hint
+
+
+class DeviceError(MemfitError):
+    """A device that is not known or not here. ``device``, ``why``."""
+
+    def __init__(self, device: str, why: str) -> None:
+        super().__init__(f"device {device!r}: {why}")
+        self.device, self.why = device, why
+
+
+class TraceError(MemfitError):
+    """A file that is not what it should be. ``path``, ``why``."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"cannot read {path}: {why}")
+        self.path, self.why = path, why
+
+
+class VerifyError(MemfitError):
+    """The fitted program did not do what was promised. ``what`` differs, ``expected``, ``found``."""
+
+    def __init__(self, what: str, expected: object, found: object) -> None:
+        super().__init__(f"verification failed: {what}: expected {expected}, found {found}")
+        self.what, self.expected, self.found = what, expected, found

@@ -1,0 +1,1 @@
+"""The `fit` verb: levers, the search over them, verification by running."""

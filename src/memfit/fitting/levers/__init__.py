@@ -1,0 +1,1 @@
+"""Levers of `fit`, one file each, each with its class of numerics."""

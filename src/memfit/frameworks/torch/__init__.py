@@ -1,0 +1,1 @@
+"""PyTorch: trace on fake tensors, record a real run, capture a step as a Graph, apply a schedule to it."""

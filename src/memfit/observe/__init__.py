@@ -1,0 +1,1 @@
+"""What a running process does: recorders and comparisons; the framework hook is passed in."""

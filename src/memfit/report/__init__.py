@@ -1,0 +1,1 @@
+"""Draws results: terminal, HTML, Perfetto. Computes nothing."""

@@ -1,0 +1,1 @@
+"""Strategies and contract suites, usable by plug-ins too."""
