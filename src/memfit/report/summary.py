@@ -64,7 +64,16 @@ class AliveTensor:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What ``predict`` (kind projected) and ``profile`` (kind measured) return."""
+    """What ``predict`` (kind projected) and ``profile`` (kind measured) return.
+
+    ``projected``: of a measured report, the Timeline of the projection it was held against (``compare``).
+    ``extra`` holds further JSON keys; these are drawn where they are there, bytes as integers:
+
+    * ``compare``: ``{"peak": {"projected": n, "measured": n}, "categories": {name: {"projected": n, "measured": n}},
+      "first_divergence": {"op", "module", "line", "projected", "measured"} or None}``
+    * ``reconciliation``: ``{"tape": n, "allocator": n, "resident": n, "unexplained": n}``
+    * ``growth``: ``{"bytes_per_step": n, "growing": bool}``; ``first_step_peak``, ``steady_peak``: n
+    """
 
     kind: str
     target: str
@@ -80,6 +89,7 @@ class MemoryReport:
     largest_batch: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    projected: Timeline | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The promised keys, and more."""
@@ -130,7 +140,11 @@ class LeverUse:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What ``fit`` returns. ``overhead``: fitted over baseline step time, 1.0 = none. ``exact``: bit-identical."""
+    """What ``fit`` returns. ``overhead``: fitted over baseline step time, 1.0 = none. ``exact``: bit-identical.
+
+    ``verified``: name of a check -> what it found: True / False, or a dict with ``ok`` and whatever explains it.
+    ``memory``: what ``predict`` or ``profile`` says of the program before the fit, for the report's chart.
+    """
 
     target: str
     feasible: bool
@@ -146,6 +160,7 @@ class FitReport:
     lower_bound: int = 0
     verified: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    memory: MemoryReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The promised keys, and more."""
