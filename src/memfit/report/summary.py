@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memfit.analyses.timeline import Timeline
+from memfit.ir.lever import LeverUse
 
 
 @dataclass(frozen=True)
@@ -118,24 +119,6 @@ class StepFigures:
     def to_json(self) -> dict[str, Any]:
         """The promised keys."""
         return {"projected_peak": self.projected_peak, "measured_peak": self.measured_peak, "step_seconds": self.step_seconds}
-
-
-@dataclass(frozen=True)
-class LeverUse:
-    """What one lever did. ``numerics``: bit-exact, reassociating or lossy; ``saved`` bytes of peak; cost per step."""
-
-    name: str
-    numerics: str
-    saved: int
-    cost_seconds: float
-    detail: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The promised keys, and ``detail``."""
-        return {
-            "name": self.name, "class": self.numerics, "saved": self.saved, "cost_seconds": self.cost_seconds,
-            "detail": self.detail,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)

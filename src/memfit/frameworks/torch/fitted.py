@@ -1,0 +1,151 @@
+"""FittedStep: a user's step that keeps a byte budget; called in place of forward, backward and optimizer.
+
+One plan per shape bucket (the shapes and dtypes of the input tensors), made at the first call with those shapes and kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from memfit.errors import BudgetError
+from memfit.frameworks.torch import optimizer as optimizers
+from memfit.frameworks.torch.apply import Runner, runner_of
+from memfit.frameworks.torch.capture import Capture, capture, input_tensors
+from memfit.frameworks.torch.measure import Progress, measured
+from memfit.frameworks.torch.program import Program, program_of
+from memfit.ir.step import Step
+from memfit.passes.rematerialize import SchedulePlan, plan_of, rematerialize
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The plan of one shape bucket. ``shapes``: (shape, dtype) of each input tensor."""
+
+    shapes: tuple[tuple[tuple[int, ...], str], ...]
+    captured: Capture
+    program: Program
+    plan: SchedulePlan
+    run: Runner
+    seconds: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the captured graph: ops, shapes, arguments."""
+        return fingerprint(self.program)
+
+
+class FittedStep:
+    """A step within ``budget`` bytes of tensors (parameters, inputs and optimizer state included).
+
+    Calling it runs the whole step and returns what ``run_step`` would: the detached loss, or the inference output.
+    Parameters, buffers, optimizer state and the random state end as after the eager step, bit for bit. Without an
+    optimizer the gradients are left in ``.grad``.
+
+    Args:
+        step: the step; its model and optimizer are used in place.
+        budget: bytes.
+        schedules: fingerprint -> schedule from a recipe; such a bucket is not planned again.
+
+    Raises:
+        BudgetError: the budget cannot be kept.
+        CaptureError: the step cannot be captured as one graph.
+    """
+
+    def __init__(
+        self, step: Step, budget: int, *, schedules: dict[str, list[int]] | None = None, progress: Progress | None = None
+    ) -> None:
+        self.step, self.budget, self.progress = step, budget, progress
+        self.schedules = schedules or {}
+        self.buckets: dict[Any, Bucket] = {}
+        self.first = self._bucket(step.inputs)
+
+    def __call__(self, inputs: Any = None) -> Any:
+        """Run one step on ``inputs`` (default: the step's own example batch)."""
+        inputs = self.step.inputs if inputs is None else inputs
+        bucket = self._bucket(inputs)
+        captured, step = bucket.captured, self.step
+        parameters = dict(step.model.named_parameters())
+        trained = [parameters[name] for name in captured.trained]
+        buffers = dict(step.model.named_buffers())
+        tensors: list[torch.Tensor] = [
+            *(parameter.detach() for parameter in trained),
+            *(parameters[name].detach() for name in captured.frozen),
+            *(buffers[name] for name in captured.buffers),
+            *input_tensors(inputs),
+        ]
+        groups = optimizers.group_of(step.optimizer) if bucket.program.parameter else {}
+
+        def optimizer_step(place: int, gradient: torch.Tensor) -> None:
+            parameter = trained[place]
+            if parameter.grad is not None:
+                gradient = parameter.grad + gradient
+                parameter.grad = None
+            optimizers.step_alone(step.optimizer, groups, parameter, gradient)
+
+        outputs = bucket.run(tensors, optimizer_step)
+        if not captured.training:
+            return pytree.tree_unflatten(outputs, captured.output_spec)
+        for parameter, gradient in zip(trained, outputs[1:], strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        if step.optimizer is not None and not bucket.program.parameter:
+            step.optimizer.step()
+            step.optimizer.zero_grad(set_to_none=True)
+        return outputs[0]
+
+    def _bucket(self, inputs: Any) -> Bucket:
+        key = tuple((tuple(tensor.shape), str(tensor.dtype)) for tensor in input_tensors(inputs))
+        if key not in self.buckets:
+            self.buckets[key] = self._planned(key, inputs)
+        return self.buckets[key]
+
+    def _planned(self, key: Any, inputs: Any) -> Bucket:
+        start = time.perf_counter()
+        step = self.step if inputs is self.step.inputs else replace(self.step, inputs=inputs)
+        if self.progress is not None:
+            self.progress("capturing the step", 0, 3)
+        captured, program = measured_program(step, self.progress)
+        known = self.schedules.get(fingerprint(program))
+        if known is not None:
+            plan = _as_planned(program, known, self.budget)
+        else:
+            if self.progress is not None:
+                self.progress("planning", 2, 3)
+            plan = rematerialize(program.graph, self.budget)
+        seconds = time.perf_counter() - start
+        return Bucket(key, captured, program, plan, runner_of(program, plan.schedule), seconds)
+
+
+def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capture, Program]:
+    """The step captured, as a Program with measured costs."""
+    captured = capture(step)
+    alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
+    program = program_of(
+        captured.module, captured.names, optimizer=tuple(range(len(captured.trained))) if alone else ()
+    )
+    parameters = dict(step.model.named_parameters())
+    trained = [parameters[name] for name in captured.trained]
+    return captured, measured(program, optimizer=step.optimizer, parameters=trained, progress=progress)
+
+
+def fingerprint(program: Program) -> str:
+    """Digest of what a schedule's indices mean: the ops, what they read and write, the sizes."""
+    graph = program.graph
+    text = repr([(op.name, op.reads, op.writes, op.changes) for op in graph.ops])
+    text += repr([(s.nbytes, s.constant, s.output) for s in graph.storages])
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _as_planned(program: Program, schedule: Sequence[int], budget: int) -> SchedulePlan:
+    plan = plan_of(program.graph, tuple(schedule), "recipe")
+    if plan.peak > budget:
+        raise BudgetError(plan.peak, budget, "the recipe's own schedule", "plan again without the recipe")
+    return plan
+

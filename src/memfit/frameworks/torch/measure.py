@@ -1,0 +1,247 @@
+"""What each op of a captured program costs: seconds, and bytes alive only inside it.
+
+Ops are run alone, once per signature (op, shapes, strides, dtypes, other arguments), on made-up values of the right
+kind, so that a program larger than memory is measured too and a model of repeated blocks costs a few dozen runs. Seconds
+are process CPU time, the least of several runs; workspace is what the allocator hook saw beyond inputs and outputs.
+Figures are kept per user in a cache file keyed by torch version and thread count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from memfit.errors import BudgetError
+from memfit.frameworks.torch import allocator_hook, optimizer as optimizers
+from memfit.frameworks.torch.program import METADATA_ONLY, Program
+from memfit.ir.graph import Graph, Op, Storage
+
+Progress = Callable[[str, int, int], None]
+_RUNS, _ENOUGH_SECONDS = 7, 0.05
+_BYTES_PER_SECOND = 4e9
+
+
+def measured(
+    program: Program, *, optimizer: Any = None, parameters: list[torch.Tensor] | None = None, progress: Progress | None = None
+) -> Program:
+    """``program`` with seconds and workspace on every op, true output sizes, and optimizer state as constants.
+
+    Args:
+        optimizer: the step's optimizer, for the cost and state of optimizer ops.
+        parameters: the trained parameters, in placeholder order.
+
+    Cost: a few milliseconds per distinct op signature, less what the cache file knows.
+    """
+    table = CostTable()
+    ops: list[Op] = list(program.graph.ops)
+    sizes: dict[int, int] = {}
+    state = 0
+    with allocator_hook_installed():
+        for index, op in enumerate(ops):
+            if progress is not None and index % 50 == 0:
+                progress("measuring ops", index, len(ops))
+            node = program.nodes[index]
+            if node is None:
+                assert parameters is not None
+                parameter = parameters[program.parameter[index]]
+                cost = table.optimizer_cost(optimizer, parameter)
+                state += cost["state"]
+            else:
+                cost = table.op_cost(node)
+                for storage, nbytes in zip(op.writes, cost["outputs"], strict=False):
+                    if nbytes:
+                        sizes[storage] = nbytes
+            ops[index] = replace(op, seconds=cost["seconds"], workspace=cost["workspace"])
+    table.save()
+    storages = [replace(s, nbytes=sizes.get(i, s.nbytes)) for i, s in enumerate(program.graph.storages)]
+    if state:
+        storages.append(Storage(state, constant=True, label="optimizer state"))
+    graph = Graph(tuple(ops), tuple(storages), program.graph.order, program.graph.chain, dict(program.graph.meta))
+    return replace_graph(program, graph)
+
+
+def replace_graph(program: Program, graph: Graph) -> Program:
+    """``program`` with another Graph of the same ops."""
+    return Program(
+        program.module, graph, program.nodes, program.parameter, program.storage_of, program.views, program.outputs,
+        program.gradient_nodes,
+    )  # fmt: skip
+
+
+class allocator_hook_installed:  # noqa: N801 - reads as a with statement
+    """The allocator hook, on for a block; left as it was found."""
+
+    def __enter__(self) -> None:
+        self.before = allocator_hook.is_installed()
+        if not self.before:
+            allocator_hook.install()
+
+    def __exit__(self, *_: object) -> None:
+        if not self.before:
+            allocator_hook.uninstall()
+
+
+class CostTable:
+    """Measured costs by op signature, backed by a per-user file (``$MEMFIT_CACHE`` or ``~/.cache/memfit``)."""
+
+    def __init__(self) -> None:
+        folder = Path(os.environ.get("MEMFIT_CACHE") or Path.home() / ".cache" / "memfit")
+        self.path = folder / f"costs-{torch.__version__}-{torch.get_num_threads()}-threads.json"
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.changed = False
+        try:
+            self.rows = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            self.rows = {}
+
+    def save(self) -> None:
+        """Write new rows, whole or not at all; a cache that cannot be written is no error."""
+        if not self.changed:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
+                json.dump(self.rows, file)
+            os.replace(file.name, self.path)
+        except OSError:
+            return
+
+    def op_cost(self, node: Node) -> dict[str, Any]:
+        """Seconds, workspace bytes and output storage bytes of the op of an FX node."""
+        return self._row(signature(node), lambda: _measure_node(node))
+
+    def optimizer_cost(self, optimizer: Any, parameter: torch.Tensor) -> dict[str, Any]:
+        """Seconds, workspace and state bytes of the optimizer's step of ``parameter``, in the steady state."""
+        group = optimizers.group_of(optimizer).get(id(parameter))
+        if group is None:
+            return {"seconds": 0.0, "workspace": 0, "outputs": [], "state": 0}
+        settings = {k: str(v) for k, v in sorted(group.items()) if k != "params"}
+        text = f"{type(optimizer).__name__} {settings} {tuple(parameter.shape)} {parameter.stride()} {parameter.dtype}"
+        return self._row(_digest(text), lambda: _measure_optimizer(optimizer, group, parameter))
+
+    def _row(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if key not in self.rows:
+            self.rows[key] = measure()
+            self.changed = True
+        return self.rows[key]
+
+
+def signature(node: Node) -> str:
+    """A digest of everything that an op's cost depends on but its values."""
+    arguments = _mapped(node.args, _shape_text), _mapped(node.kwargs, _shape_text)
+    return _digest(f"{node.target} {arguments}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _shape_text(node: Node) -> str:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}"
+
+
+def _mapped(value: Any, convert: Callable[[Node], Any]) -> Any:
+    return torch.fx.node.map_arg(value, convert)
+
+
+def _tensor(node: Node) -> Any:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return value
+    made = torch.empty_strided(tuple(value.shape), tuple(value.stride()), dtype=value.dtype, device=value.device)
+    if value.dtype.is_floating_point or value.dtype.is_complex:
+        return made.uniform_(0.05, 1.0) if value.dtype.is_floating_point else made.fill_(0.5)
+    return made.zero_()
+
+
+def _measure_node(node: Node) -> dict[str, Any]:
+    if str(node.target) in METADATA_ONLY:
+        return {"seconds": 0.0, "workspace": 0, "outputs": []}
+    random_state = torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
+            given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
+            before = allocator_hook.live_bytes()
+            allocator_hook.reset_peak()
+            out = node.target(*args, **kwargs)  # type: ignore[operator]
+            peak = allocator_hook.peak_bytes() - before
+            fresh = {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+                for t in _tensors(out) if t.untyped_storage().data_ptr() not in given
+            }  # fmt: skip
+            held = sum(fresh.values())
+            del out
+            seconds = _least(lambda: node.target(*args, **kwargs))  # type: ignore[operator]
+            return {"seconds": seconds, "workspace": max(0, peak - held), "outputs": list(fresh.values())}
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, MemoryError):
+        nbytes = sum(t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)]))
+        return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": []}
+    finally:
+        torch.set_rng_state(random_state)
+
+
+def _measure_optimizer(optimizer: Any, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
+    made = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype, device=parameter.device)
+    twin = torch.nn.Parameter(made.uniform_(0.05, 1.0))
+    try:
+        other = type(optimizer)([twin], **_settings(optimizer, group))
+    except TypeError:
+        nbytes = parameter.numel() * parameter.element_size()
+        return {"seconds": 6 * nbytes / _BYTES_PER_SECOND, "workspace": 2 * nbytes, "outputs": [], "state": 2 * nbytes}
+    gradient = torch.rand_like(made)
+
+    def one() -> None:
+        twin.grad = gradient
+        other.step()
+
+    one()
+    before = allocator_hook.live_bytes()
+    allocator_hook.reset_peak()
+    one()
+    workspace = max(0, allocator_hook.peak_bytes() - before)
+    state = optimizers.state_bytes(other, twin)
+    return {"seconds": _least(one), "workspace": workspace, "outputs": [], "state": state}
+
+
+def _settings(optimizer: Any, group: dict[str, Any]) -> dict[str, Any]:
+    import inspect
+
+    known = inspect.signature(type(optimizer).__init__).parameters
+    return {k: v for k, v in group.items() if k != "params" and k in known}
+
+
+def _least(run: Callable[[], Any]) -> float:
+    best, total = float("inf"), 0.0
+    for _ in range(_RUNS):
+        start = time.process_time()
+        run()
+        seconds = time.process_time() - start
+        best, total = min(best, seconds), total + seconds
+        if total > _ENOUGH_SECONDS:
+            break
+    return best
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def unavailable_budget(graph: Graph, budget: int) -> BudgetError | None:
+    """The error for a budget that the constants alone exceed, or None."""
+    if graph.base_bytes < budget:
+        return None
+    return BudgetError(graph.base_bytes, budget, "parameters, buffers, inputs and optimizer state alone")
