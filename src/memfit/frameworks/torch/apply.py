@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from memfit.analyses.liveness import Liveness, liveness
+from memfit.analyses.liveness import Lifetimes, lifetimes
+from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_changes, is_random
 
@@ -30,7 +31,7 @@ def runner_of(program: Program, schedule: Sequence[int]) -> Runner:
     The optimizer step is called with a placeholder position and that parameter's gradient. Outputs are in the FX graph's
     order; gradients that the optimizer consumed are None. Runs below autograd: nothing is recorded.
     """
-    writer = _Writer(program, schedule, liveness(program.graph, schedule))
+    writer = _Writer(program, schedule, lifetimes(program.graph, schedule))
     source = writer.source()
     scope = dict(writer.constants)
     exec(compile(source, "<memfit schedule>", "exec"), scope)
@@ -54,7 +55,7 @@ def _set_random_state(state: bytes) -> None:
 
 
 class _Writer:
-    def __init__(self, program: Program, schedule: Sequence[int], alive: Liveness) -> None:
+    def __init__(self, program: Program, schedule: Sequence[int], alive: Lifetimes) -> None:
         self.program, self.schedule, self.alive = program, schedule, alive
         self.constants: dict[str, Any] = {
             "get_rng_state": _random_state, "set_rng_state": _set_random_state, "inf": math.inf, "nan": math.nan,
@@ -141,12 +142,16 @@ class _Writer:
                 if keyword != "self":
                     arguments.append(f"{keyword}={self.literal(node.args[place])}")
                 return f"{self.target(target)}({', '.join(arguments)})"
+        if str(node.target) in random_ops.NAMES:
+            form = random_ops.IN_PLACE[str(node.target)]
+            like = node.args[0].meta["val"]
+            return f"{self.target(form)}({', '.join([self.empty(like), *self.arguments(node)[1:]])})"
         absent = hidden_changes(node) if index in self.seen else ()
         return f"{self.target(node.target)}({', '.join(self.arguments(node, absent))})"
 
     def filled(self, node: Node) -> str:
         made = node.meta["val"]
-        base = f"{self.target(torch.empty_strided)}({tuple(made.shape)}, {tuple(made.stride())}, dtype={self.constant(made.dtype)}, device={self.constant(made.device)})"
+        base = self.empty(made)
         kind = str(node.target).partition(".")[2]
         if "zeros" in kind:
             return f"{base}.zero_()"
@@ -157,6 +162,10 @@ class _Writer:
         if kind.startswith("new_full"):
             return f"{base}.fill_({self.literal(node.args[2])})"
         return base
+
+    def empty(self, made: torch.Tensor) -> str:
+        layout = f"{tuple(made.shape)}, {tuple(made.stride())}"
+        return f"{self.target(torch.empty_strided)}({layout}, dtype={self.constant(made.dtype)}, device={self.constant(made.device)})"
 
     def arguments(self, node: Node, absent: tuple[int, ...] = ()) -> list[str]:
         texts = ["None" if i in absent else self.literal(value) for i, value in enumerate(node.args)]

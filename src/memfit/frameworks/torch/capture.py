@@ -24,6 +24,7 @@ from torch.func import functional_call, functionalize
 from torch.utils import _pytree as pytree
 
 from memfit.errors import CaptureError, MemfitError
+from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.steps import autocast_of, is_training, loss_of
 from memfit.ir.step import Step
 
@@ -132,7 +133,7 @@ def _capture(step: Step, compiling: bool) -> Capture:
         try:
             module = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
             module = make_fx(
-                functionalize(module, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True
+                functionalize(module, remove="mutations"), random_ops.DECOMPOSITIONS, "fake", _allow_non_fake_inputs=True
             )(*values)
         except MemfitError:
             raise
@@ -177,7 +178,7 @@ def _compiling(on: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import torch
 from torch.fx import Node
 
 from memfit.errors import CaptureError
+from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.inplace import reusable_inputs
 from memfit.ir.graph import Graph, Op, Storage
 
@@ -28,6 +29,11 @@ METADATA_ONLY = {
     "aten.new_empty.default", "aten.new_zeros.default", "aten.new_ones.default", "aten.new_full.default",
     "aten.new_empty_strided.default",
 }  # fmt: skip
+
+
+def reads_only_shape(node: Node) -> bool:
+    """Whether ``node`` never reads the bytes of its first argument."""
+    return str(node.target) in METADATA_ONLY or str(node.target) in random_ops.NAMES
 
 
 def hidden_changes(node: Node) -> tuple[int, ...]:
@@ -139,8 +145,10 @@ class _Builder:
             return
         results = [v for v in _flatten(value) if isinstance(v, torch.Tensor)]
         reads = _unique(self.storage_of[n] for n in node.all_input_nodes if n in self.storage_of)
-        if str(node.target) in METADATA_ONLY:
-            reads = ()
+        if reads_only_shape(node):
+            first = self.storage_of.get(node.args[0], -1)
+            others = {self.storage_of[n] for n in node.all_input_nodes if n is not node.args[0] and n in self.storage_of}
+            reads = tuple(s for s in reads if s != first or s in others)
         multiple = [n for n in node.all_input_nodes if n not in self.storage_of and n in self.views]
         if multiple:
             raise CaptureError(f"op {node.target} takes a list of views whole")
@@ -257,7 +265,7 @@ def _needed(graph: torch.fx.Graph) -> set[Node]:
         node = stack.pop()
         if node not in needed:
             needed.add(node)
-            stack.extend(node.all_input_nodes)
+            stack.extend(n for n in node.all_input_nodes if n is not node.args[0] or not reads_only_shape(node))
     return needed | {n for n in graph.nodes if n.target is operator.getitem and n.args[0] in needed and n.users and n in needed}
 
 
