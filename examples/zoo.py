@@ -33,28 +33,57 @@ def _decoder(prefix: str, batch: int, length: int, optimizer: str, train: bool, 
 
 def _llama_sizes(layers: int, width: int, heads: int, vocabulary: int) -> dict[str, Any]:
     return {
-        "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2),
-        "intermediate_size": width * 3, "vocab_size": vocabulary, "max_position_embeddings": 4096,
-    }  # fmt: skip
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 2),
+        "intermediate_size": width * 3,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 4096,
+    }
 
 
 @family("decoder")
 def gpt2(
-    batch: int = 4, length: int = 64, optimizer: str = "adamw", train: bool = True, layers: int = 3, width: int = 128,
-    heads: int = 4, vocabulary: int = 2000, dropout: float = 0.1,
-) -> Step:  # fmt: skip
+    batch: int = 4,
+    length: int = 64,
+    optimizer: str = "adamw",
+    train: bool = True,
+    layers: int = 3,
+    width: int = 128,
+    heads: int = 4,
+    vocabulary: int = 2000,
+    dropout: float = 0.1,
+) -> Step:
     """GPT-2; ``layers=12, width=768, heads=12, vocabulary=50257, length=256`` is the 124M one."""
     return _decoder(
-        "GPT2", batch, length, optimizer, train, n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary,
-        n_positions=max(1024, length), resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-    )  # fmt: skip
+        "GPT2",
+        batch,
+        length,
+        optimizer,
+        train,
+        n_layer=layers,
+        n_embd=width,
+        n_head=heads,
+        vocab_size=vocabulary,
+        n_positions=max(1024, length),
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )
 
 
 @family("decoder")
 def llama(
-    batch: int = 2, length: int = 96, optimizer: str = "adamw", train: bool = True, layers: int = 3, width: int = 128,
-    heads: int = 4, vocabulary: int = 2000,
-) -> Step:  # fmt: skip
+    batch: int = 2,
+    length: int = 96,
+    optimizer: str = "adamw",
+    train: bool = True,
+    layers: int = 3,
+    width: int = 128,
+    heads: int = 4,
+    vocabulary: int = 2000,
+) -> Step:
     """Llama with grouped-query attention."""
     return _decoder("Llama", batch, length, optimizer, train, **_llama_sizes(layers, width, heads, vocabulary))
 
@@ -81,9 +110,19 @@ def opt(
 ) -> Step:
     """OPT: learned positions, ReLU."""
     return _decoder(
-        "OPT", batch, length, optimizer, train, num_hidden_layers=3, hidden_size=width, num_attention_heads=4, ffn_dim=4 * width,
-        vocab_size=2000, word_embed_proj_dim=width, dropout=dropout,
-    )  # fmt: skip
+        "OPT",
+        batch,
+        length,
+        optimizer,
+        train,
+        num_hidden_layers=3,
+        hidden_size=width,
+        num_attention_heads=4,
+        ffn_dim=4 * width,
+        vocab_size=2000,
+        word_embed_proj_dim=width,
+        dropout=dropout,
+    )
 
 
 @family("decoder")
@@ -122,9 +161,14 @@ def _encoder(prefix: str, batch: int, length: int, optimizer: str, train: bool, 
     import transformers
 
     defaults = {
-        "num_hidden_layers": 3, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512, "vocab_size": 2000,
-        "max_position_embeddings": max(512, length + 4), "pad_token_id": 0,
-    }  # fmt: skip
+        "num_hidden_layers": 3,
+        "hidden_size": 128,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "vocab_size": 2000,
+        "max_position_embeddings": max(512, length + 4),
+        "pad_token_id": 0,
+    }
     config = getattr(transformers, f"{prefix}Config")(**{**defaults, **sizes})
     return text_step(getattr(transformers, f"{prefix}ForMaskedLM")(config), batch, length, 2000, optimizer, train)
 
@@ -216,10 +260,21 @@ def _seq2seq(prefix: str, batch: int, length: int, optimizer: str, train: bool) 
     import transformers
 
     config = getattr(transformers, f"{prefix}Config")(
-        d_model=128, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=512,
-        decoder_ffn_dim=512, vocab_size=2000, max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        decoder_start_token_id=1, forced_eos_token_id=2,
-    )  # fmt: skip
+        d_model=128,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=512,
+        decoder_ffn_dim=512,
+        vocab_size=2000,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        forced_eos_token_id=2,
+    )
     model = getattr(
         transformers,
         {"Bart": "BartForConditionalGeneration", "Marian": "MarianMTModel"}.get(
@@ -316,9 +371,15 @@ def mobilenet(batch: int = 4, size: int = 64, optimizer: str = "sgd_momentum", t
 
 @family("convolution")
 def resnet(
-    batch: int = 4, size: int = 64, optimizer: str = "sgd_momentum", train: bool = True,
-    widths: tuple[int, ...] = (32, 64, 128), depths: tuple[int, ...] = (1, 1, 1), layer: str = "bottleneck", stem: int = 32,
-) -> Step:  # fmt: skip
+    batch: int = 4,
+    size: int = 64,
+    optimizer: str = "sgd_momentum",
+    train: bool = True,
+    widths: tuple[int, ...] = (32, 64, 128),
+    depths: tuple[int, ...] = (1, 1, 1),
+    layer: str = "bottleneck",
+    stem: int = 32,
+) -> Step:
     """ResNet; see ``resnet50`` for the full one."""
     sizes = {"hidden_sizes": list(widths), "depths": list(depths), "layer_type": layer, "embedding_size": stem}
     return _vision("ResNet", batch, size, optimizer, train, **sizes)
@@ -342,9 +403,16 @@ def unet(batch: int = 2, size: int = 32, optimizer: str = "adamw", train: bool =
     from diffusers import UNet2DModel
 
     model = UNet2DModel(
-        sample_size=size, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=16,
-    )  # fmt: skip
+        sample_size=size,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=16,
+    )
     inputs = {"sample": torch.randn(batch, 3, size, size), "timestep": torch.randint(0, 1000, (batch,))}
     return as_step(model, inputs, optimizer, train, lambda output: output.sample.square().mean())
 
@@ -355,9 +423,13 @@ def autoencoder(batch: int = 2, size: int = 32, optimizer: str = "adamw", train:
     from diffusers import AutoencoderKL
 
     model = AutoencoderKL(
-        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=8, layers_per_block=1, sample_size=size,
-    )  # fmt: skip
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        layers_per_block=1,
+        sample_size=size,
+    )
     return as_step(
         model, (torch.randn(batch, 3, size, size),), optimizer, train, lambda output: output.sample.square().mean()
     )
@@ -366,8 +438,49 @@ def autoencoder(batch: int = 2, size: int = 32, optimizer: str = "adamw", train:
 ARCHITECTURES: tuple[str, ...] = tuple(REGISTERED)
 
 __all__ = [
-    "ARCHITECTURES", "FAMILIES", "albert", "autoencoder", "bart", "bert", "bloom", "conv3d", "convnext", "deberta", "deit",
-    "distilbert", "electra", "g", "gemma", "gpt2", "gpt_neox", "gru", "hubert", "llama", "llama70b", "lstm", "make_optimizer",
-    "mamba", "mamba2", "mistral", "mixtral", "mlp", "mobilenet", "opt", "pegasus", "qwen2", "qwen_moe", "r", "regnet", "resnet",
-    "resnet50", "roberta", "segformer", "swin", "t5", "unet", "vit", "wav2vec2", "whisper",
-]  # fmt: skip
+    "ARCHITECTURES",
+    "FAMILIES",
+    "albert",
+    "autoencoder",
+    "bart",
+    "bert",
+    "bloom",
+    "conv3d",
+    "convnext",
+    "deberta",
+    "deit",
+    "distilbert",
+    "electra",
+    "g",
+    "gemma",
+    "gpt2",
+    "gpt_neox",
+    "gru",
+    "hubert",
+    "llama",
+    "llama70b",
+    "lstm",
+    "make_optimizer",
+    "mamba",
+    "mamba2",
+    "mistral",
+    "mixtral",
+    "mlp",
+    "mobilenet",
+    "opt",
+    "pegasus",
+    "qwen2",
+    "qwen_moe",
+    "r",
+    "regnet",
+    "resnet",
+    "resnet50",
+    "roberta",
+    "segformer",
+    "swin",
+    "t5",
+    "unet",
+    "vit",
+    "wav2vec2",
+    "whisper",
+]

@@ -26,18 +26,34 @@ def whisper(
         "decoder_attention_heads": 4,
     }
     config = WhisperConfig(
-        **sizes, encoder_ffn_dim=512, decoder_ffn_dim=512, vocab_size=2000, max_source_positions=length // 2, dropout=dropout,
-        max_target_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, num_mel_bins=80,
-    )  # fmt: skip
+        **sizes,
+        encoder_ffn_dim=512,
+        decoder_ffn_dim=512,
+        vocab_size=2000,
+        max_source_positions=length // 2,
+        dropout=dropout,
+        max_target_positions=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        num_mel_bins=80,
+    )
     ids = tokens(batch, 24, 2000)
     inputs = {"input_features": torch.randn(batch, 80, length // 2 * 2), "decoder_input_ids": ids, "labels": ids}
     return as_step(WhisperForConditionalGeneration(config), inputs, optimizer, train)
 
 
 _SPEECH = {
-    "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512, "conv_dim": (64,) * 7,
-    "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4, "vocab_size": 32,
-}  # fmt: skip
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "conv_dim": (64,) * 7,
+    "num_conv_pos_embeddings": 32,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 32,
+}
 
 
 @family("audio")
@@ -64,9 +80,16 @@ def mixtral(batch: int = 2, length: int = 48, optimizer: str = "adamw", train: b
     from transformers import MixtralConfig, MixtralForCausalLM
 
     config = MixtralConfig(
-        hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=2000,
-        num_local_experts=experts, num_experts_per_tok=2, sliding_window=None,
-    )  # fmt: skip
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=2000,
+        num_local_experts=experts,
+        num_experts_per_tok=2,
+        sliding_window=None,
+    )
     return text_step(MixtralForCausalLM(config), batch, length, 2000, optimizer, train)
 
 
@@ -76,9 +99,17 @@ def qwen_moe(batch: int = 2, length: int = 48, optimizer: str = "adamw", train: 
     from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
     config = Qwen2MoeConfig(
-        hidden_size=128, intermediate_size=256, moe_intermediate_size=96, shared_expert_intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=2000, num_experts=experts, num_experts_per_tok=2,
-    )  # fmt: skip
+        hidden_size=128,
+        intermediate_size=256,
+        moe_intermediate_size=96,
+        shared_expert_intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=2000,
+        num_experts=experts,
+        num_experts_per_tok=2,
+    )
     return text_step(Qwen2MoeForCausalLM(config), batch, length, 2000, optimizer, train)
 
 
@@ -162,10 +193,18 @@ def gru(
 def conv3d(batch: int = 2, size: int = 16, optimizer: str = "adamw", train: bool = True, width: int = 16) -> Step:
     """A small network over volumes."""
     model = nn.Sequential(
-        nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, 2 * width, 3, 2, padding=1), nn.ReLU(),
-        nn.MaxPool3d(2), nn.Conv3d(2 * width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+        nn.Conv3d(1, width, 3, padding=1),
+        nn.BatchNorm3d(width),
+        nn.ReLU(),
+        nn.Conv3d(width, 2 * width, 3, 2, padding=1),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Conv3d(2 * width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
         nn.Linear(2 * width, 10),
-    )  # fmt: skip
+    )
     return as_step(
         model, torch.randn(batch, 1, size, size, size), optimizer, train, lambda output: output.square().mean()
     )
@@ -216,9 +255,16 @@ class Block(nn.Module):
 
 @family("decoder")
 def g(
-    batch: int = 4, length: int = 256, optimizer: str = "none", train: bool = True, layers: int = 8, width: int = 256, heads: int = 4,
-    dropout: float = 0.0, classes: int = 128,
-) -> Step:  # fmt: skip
+    batch: int = 4,
+    length: int = 256,
+    optimizer: str = "none",
+    train: bool = True,
+    layers: int = 8,
+    width: int = 256,
+    heads: int = 4,
+    dropout: float = 0.0,
+    classes: int = 128,
+) -> Step:
     """G of the tables: a trunk like GPT-2's, without a big vocabulary; 25.4 MB of gradients."""
     trunk: list[nn.Module] = [Block(width, heads, dropout) for _ in range(layers)]
     model = nn.Sequential(*trunk, nn.LayerNorm(width), nn.Linear(width, classes, bias=False))
