@@ -1,8 +1,12 @@
 // The only file that knows both languages.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
 
 #include "core/liveness.h"
+#include "core/search.h"
 
 namespace nb = nanobind;
 using memfit::Bytes;
@@ -17,7 +21,77 @@ static nb::ndarray<nb::numpy, T, nb::ndim<1>> own(std::vector<T>&& values) {
   return nb::ndarray<nb::numpy, T, nb::ndim<1>>(held->data(), {held->size()}, owner);
 }
 
+template <class T>
+static std::vector<T> copy(const Array<T>& array) {
+  return std::vector<T>(array.data(), array.data() + array.shape(0));
+}
+
+static nb::tuple as_tuple(memfit::Plan&& plan) {
+  const auto peak = plan.peak;
+  const auto seconds = plan.seconds;
+  return nb::make_tuple(own(std::move(plan.sequence)), peak, seconds);
+}
+
+static void bind_search(nb::module_& m) {
+  using memfit::Search;
+  using Sequence = Array<int32_t>;
+  nb::class_<Search>(m, "Search", "Search over schedules of one graph; a plan is (sequence, peak, seconds).")
+      .def(
+          "__init__",
+          [](Search* self, Array<int64_t> reads_start, Array<int32_t> reads, Array<int64_t> writes_start,
+             Array<int32_t> writes, Array<int64_t> workspace, Array<double> seconds, Array<int32_t> reuse,
+             Array<int64_t> nbytes, Array<uint8_t> pinned, Array<uint8_t> repeatable, Array<int32_t> edge_before,
+             Array<int32_t> edge_after, Array<int32_t> chain, int64_t base) {
+            memfit::Problem problem;
+            problem.op_count = static_cast<int32_t>(workspace.shape(0));
+            problem.storage_count = static_cast<int32_t>(nbytes.shape(0));
+            problem.reads_start = copy(reads_start);
+            problem.reads = copy(reads);
+            problem.writes_start = copy(writes_start);
+            problem.writes = copy(writes);
+            problem.workspace = copy(workspace);
+            problem.seconds = copy(seconds);
+            problem.reuse = copy(reuse);
+            problem.nbytes = copy(nbytes);
+            problem.pinned = copy(pinned);
+            problem.repeatable = copy(repeatable);
+            problem.base = base;
+            problem.finish(copy(edge_before), copy(edge_after), copy(chain));
+            new (self) Search(std::move(problem));
+          })
+      .def("figures", [](Search& self, Sequence sequence) { return as_tuple(self.figures(copy(sequence))); },
+           "The plan that a sequence is.")
+      .def(
+          "ladder",
+          [](Search& self, Sequence start, Array<int64_t> budgets, uint64_t seed, int64_t effort) {
+            nb::list out;
+            for (auto& plan : self.ladder(copy(start), copy(budgets), seed, effort)) out.append(as_tuple(std::move(plan)));
+            return out;
+          },
+          "Plans for falling budgets, each the start of the next.")
+      .def(
+          "fit",
+          [](Search& self, Sequence start, int64_t budget, uint64_t seed, double noise) {
+            return as_tuple(self.fit(copy(start), budget, seed, noise));
+          },
+          "A plan that keeps the budget; an empty sequence when none was found.")
+      .def(
+          "improve",
+          [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t effort) {
+            return as_tuple(self.improve(copy(start), budget, seed, effort));
+          },
+          "A cheaper plan from one that keeps the budget.")
+      .def(
+          "reorder",
+          [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t effort) {
+            return as_tuple(self.reorder(copy(start), budget, seed, effort));
+          },
+          "The same runs in an order with less excess over the budget.")
+      .def_prop_ro("work", &Search::work, "Runs evaluated so far.");
+}
+
 NB_MODULE(_core, m) {
+  bind_search(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

@@ -1,0 +1,89 @@
+"""Plans are valid, keep their budget, get dearer only as budgets fall, and are never worse than any seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memfit.analyses.bounds import peak_lower_bound
+from memfit.analyses.liveness import simulate, simulate_slowly
+from memfit.errors import BudgetError
+from memfit.ir.graph import why_invalid
+from memfit.passes.rematerialize import curve, rematerialize, smallest_peak
+from memfit.passes.reorder import optimizer_early
+from memfit.testing.strategies import mlp, random_graph, transformer
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(4, 24), fraction=st.floats(0, 1))
+def test_every_plan_keeps_the_rules_and_the_budget(seed: int, ops: int, fraction: float) -> None:
+    graph = random_graph(seed, ops)
+    smallest = smallest_peak(graph)
+    assert smallest.peak == smallest.smallest_feasible
+    assert why_invalid(graph, smallest.schedule) == ""
+    assert simulate_slowly(graph, smallest.schedule).peak == smallest.peak
+    assert smallest.lower_bound <= smallest.peak <= smallest.baseline_peak
+    budget = int(smallest.peak + fraction * (smallest.baseline_peak - smallest.peak))
+    plan = rematerialize(graph, budget)
+    assert why_invalid(graph, plan.schedule) == ""
+    twin = simulate_slowly(graph, plan.schedule)
+    assert twin.peak == plan.peak <= budget
+    assert twin.seconds == pytest.approx(plan.seconds)
+    assert plan.seconds_bound <= plan.seconds * (1 + 1e-9)
+    with pytest.raises(BudgetError) as error:
+        rematerialize(graph, plan.lower_bound - 1)
+    assert error.value.allowed == plan.lower_bound - 1
+    assert error.value.needed <= smallest.peak
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10**6), order=st.randoms(use_true_random=False))
+def test_a_smaller_budget_is_never_cheaper(seed: int, order) -> None:  # type: ignore[no-untyped-def]
+    graph = random_graph(seed, 20)
+    low, high = smallest_peak(graph).peak, simulate(graph, range(len(graph.ops))).peak
+    budgets = sorted({low + (high - low) * k // 5 for k in range(6)})
+    shuffled = list(budgets)
+    order.shuffle(shuffled)
+    plans = dict(zip(shuffled, curve(graph, shuffled), strict=True))
+    seconds = [plans[budget].seconds for budget in budgets]
+    assert seconds == sorted(seconds, reverse=True)
+    assert [plans[b].peak <= b for b in budgets] == [True] * len(budgets)
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    budget = int(0.6 * simulate(transformer(2), range(len(transformer(2).ops))).peak)
+    one, two = (rematerialize(transformer(2), budget, seed=3) for _ in range(2))
+    assert one == two
+
+
+def test_a_refusal_names_the_op_and_storages() -> None:
+    graph = mlp(3)
+    with pytest.raises(BudgetError, match=r"op \d+ \(.*\) with .*parameters, inputs and state") as error:
+        rematerialize(graph, graph.base_bytes)
+    assert rematerialize(graph, error.value.needed).peak == error.value.needed
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(4, 24))
+def test_optimizer_early_is_a_valid_order(seed: int, ops: int) -> None:
+    graph = random_graph(seed, ops)
+    early = optimizer_early(graph)
+    assert sorted(early) == list(range(len(graph.ops)))
+    assert why_invalid(graph, early) == ""
+
+
+def test_optimizer_early_frees_the_gradients() -> None:
+    graph = transformer(3, batch=1, length=32, vocabulary=64, optimizer=True)
+    late = simulate(graph, range(len(graph.ops)))
+    early = simulate(graph, optimizer_early(graph))
+    assert early.peak < late.peak
+    gradients = sum(graph.storages[s].nbytes for op in graph.ops if op.name == "mm_weight" for s in op.writes)
+    assert np.max(late.during[-20:]) - np.max(early.during[-20:]) > 0.5 * gradients
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(3, 20))
+def test_no_order_found_goes_below_the_bound(seed: int, ops: int) -> None:
+    graph = random_graph(seed, ops)
+    bound = peak_lower_bound(graph)
+    assert bound.nbytes <= simulate(graph, range(len(graph.ops))).peak
