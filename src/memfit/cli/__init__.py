@@ -1,1 +1,1 @@
-"""One file per command: arguments in, api call, report out."""
+"""The command line: one file per command (arguments in, api call, report out); `main` alone prints and exits."""

@@ -95,8 +95,9 @@ class MemoryReport:
     def to_json(self) -> dict[str, Any]:
         """The promised keys, and more."""
         result: dict[str, Any] = {
-            "kind": self.kind, "target": self.target, "device": self.device, "peak": self.peak.to_json(),
-            "categories": self.categories, "at": self.at.to_json(), "alive": [tensor.to_json() for tensor in self.alive],
+            "kind": self.kind, "target": self.target, "device": self.device,
+            "peak": self.peak.to_json(), "categories": self.categories, "at": self.at.to_json(),
+            "alive": [tensor.to_json() for tensor in self.alive],
             "seconds": self.seconds, "notes": list(self.notes), **self.extra,
         }  # fmt: skip
         if self.fits is not None:
@@ -118,7 +119,11 @@ class StepFigures:
 
     def to_json(self) -> dict[str, Any]:
         """The promised keys."""
-        return {"projected_peak": self.projected_peak, "measured_peak": self.measured_peak, "step_seconds": self.step_seconds}
+        return {
+            "projected_peak": self.projected_peak,
+            "measured_peak": self.measured_peak,
+            "step_seconds": self.step_seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -152,5 +157,6 @@ class FitReport:
             "smallest_feasible": self.smallest_feasible, "lower_bound": self.lower_bound,
             "baseline": self.baseline.to_json(), "fitted": self.fitted.to_json(), "overhead": self.overhead,
             "exact": self.exact, "levers": [lever.to_json() for lever in self.levers],
-            "plan_seconds": self.plan_seconds, "recipe": self.recipe, "verified": self.verified, "notes": list(self.notes),
+            "plan_seconds": self.plan_seconds, "recipe": self.recipe, "verified": self.verified,
+            "notes": list(self.notes),
         }  # fmt: skip

@@ -1,0 +1,73 @@
+"""The options that several commands share, with the same words and the same checks everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from memfit.frameworks.target import parse_settings
+from memfit.report.files import check_writable
+from memfit.units import parse_bytes
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _size(context: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else parse_bytes(value)
+
+
+def _budget(context: click.Context, param: click.Parameter, value: str) -> int | str:
+    """Bytes, or the text of a percentage."""
+    text = value.strip()
+    if not text.endswith("%"):
+        return parse_bytes(text)
+    try:
+        share = float(text[:-1])
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 100:
+        raise click.BadParameter(f"{text!r} is no share of the unmodified peak; write more than 0% and at most 100%")
+    return text
+
+
+def _settings(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
+    return parse_settings(value)
+
+
+def _output(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        check_writable(value)
+    return value
+
+
+def output_option(*names: str, text: str) -> Callable[[F], F]:
+    """An option that names a file to write; refused at once where it could not be written later."""
+    return click.option(*names, metavar="FILE", callback=_output, help=text)
+
+
+settings_option = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_settings,
+    help="Keyword argument for the target's function; may be repeated.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="This cpu, or a GPU by name (h100-80g), here or not.",
+)
+budget_option = click.option("--budget", metavar="SIZE", callback=_size, help="Bytes it should fit in, such as 2GiB.")
+fit_budget_option = click.option(
+    "--budget",
+    required=True,
+    metavar="SIZE",
+    callback=_budget,
+    help="Peak to keep: 2GiB, or 33% of the unmodified peak.",
+)
+check_option = click.option("--check", is_flag=True, help="Exit 1 when the answer is no.")
+html_option = output_option("--html", text="Write one self-contained page.")
+perfetto_option = output_option("--perfetto", text="Write a trace for ui.perfetto.dev.")
+trace_option = output_option("--save-trace", "save_trace", text="Write every event (.npz).")

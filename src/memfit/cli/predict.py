@@ -1,0 +1,71 @@
+"""`memfit predict`: where every byte goes, before it runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from memfit.cli.answer import Answer
+from memfit.cli.options import (
+    budget_option,
+    check_option,
+    device_option,
+    html_option,
+    json_option,
+    perfetto_option,
+    settings_option,
+    trace_option,
+)
+from memfit.cli.outputs import write_memory_files
+from memfit.cli.progress import progress_line
+from memfit.report.terminal import draw_memory
+
+
+@click.command("predict")
+@click.argument("target", required=False)
+@settings_option
+@device_option
+@budget_option
+@click.option(
+    "--find-batch", is_flag=False, flag_value="batch", metavar="[NAME]",
+    help="The largest value of the setting NAME (default: batch) that fits.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps to trace.")
+@check_option
+@html_option
+@perfetto_option
+@trace_option
+@json_option
+def command(
+    target: str | None, settings: dict[str, Any], device: str, budget: int | None, find_batch: str | None, steps: int,
+    check: bool, html: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
+) -> Answer:  # fmt: skip
+    """Where every byte of TARGET's step goes, before it runs: nothing is allocated.
+
+    TARGET is file.py:function or package.module:function.
+    """
+    if find_batch is not None and not re.fullmatch(r"[A-Za-z_]\w*", find_batch):
+        if target is not None:
+            raise click.UsageError(f"--find-batch takes the name of a setting, not {find_batch!r}")
+        target, find_batch = find_batch, "batch"  # `--find-batch file.py:function`: the name was left out
+    if target is None:
+        raise click.UsageError("Missing argument 'TARGET': write file.py:function or package.module:function")
+
+    from memfit.api.prediction import predict  # here: it brings the framework, which --help must not wait for
+
+    with progress_line() as progress:
+        report = predict(
+            target,
+            settings=settings,
+            device=device,
+            budget=budget,
+            find_batch=find_batch,
+            steps=steps,
+            progress=progress,
+        )
+    written = write_memory_files(report, html, perfetto, save_trace)
+    return Answer(
+        report.to_json(), lambda console: draw_memory(console, report, written), no=check and report.fits is False
+    )
