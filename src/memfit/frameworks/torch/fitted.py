@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from memfit.errors import BudgetError
+from memfit.analyses.liveness import simulate
+from memfit.errors import BudgetError, TraceError
 from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
-from memfit.frameworks.torch.measure import Progress, measured
+from memfit.frameworks.torch.measure import Progress, measured, replace_graph
 from memfit.frameworks.torch.program import Program, program_of
+from memfit.ir.graph import Storage, why_invalid
 from memfit.ir.step import Step
-from memfit.passes.rematerialize import SchedulePlan, plan_of, rematerialize
+from memfit.passes.rematerialize import SchedulePlan, rematerialize
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class FittedStep:
     Args:
         step: the step; its model and optimizer are used in place.
         budget: bytes.
+        held: bytes of tensors that the program holds beside its model, inputs and optimizer.
         schedules: fingerprint -> schedule from a recipe; such a bucket is not planned again.
 
     Raises:
@@ -59,9 +62,10 @@ class FittedStep:
     """
 
     def __init__(
-        self, step: Step, budget: int, *, schedules: dict[str, list[int]] | None = None, progress: Progress | None = None
-    ) -> None:
-        self.step, self.budget, self.progress = step, budget, progress
+        self, step: Step, budget: int, *, held: int = 0, schedules: dict[str, list[int]] | None = None,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.step, self.budget, self.held, self.progress = step, budget, held, progress
         self.schedules = schedules or {}
         self.buckets: dict[Any, Bucket] = {}
         self.first = self._bucket(step.inputs)
@@ -112,15 +116,23 @@ class FittedStep:
         if self.progress is not None:
             self.progress("capturing the step", 0, 3)
         captured, program = measured_program(step, self.progress)
+        if self.held:
+            held = Storage(self.held, constant=True, label="held beside the model")
+            program = replace_graph(program, replace(program.graph, storages=(*program.graph.storages, held)))
         known = self.schedules.get(fingerprint(program))
         if known is not None:
             plan = _as_planned(program, known, self.budget)
         else:
             if self.progress is not None:
                 self.progress("planning", 2, 3)
-            plan = rematerialize(program.graph, self.budget)
+            plan = rematerialize(program.graph, self.budget, progress=self._planning)
         seconds = time.perf_counter() - start
         return Bucket(key, captured, program, plan, runner_of(program, plan.schedule), seconds)
+
+
+    def _planning(self, word: str, fraction: float) -> None:
+        if self.progress is not None:
+            self.progress(f"planning: {word}", int(100 * fraction), 100)
 
 
 def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capture, Program]:
@@ -136,16 +148,21 @@ def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capt
 
 
 def fingerprint(program: Program) -> str:
-    """Digest of what a schedule's indices mean: the ops, what they read and write, the sizes."""
+    """Digest of what a schedule's indices mean: the ops, what they read and write, the sizes of what they make."""
     graph = program.graph
     text = repr([(op.name, op.reads, op.writes, op.changes) for op in graph.ops])
-    text += repr([(s.nbytes, s.constant, s.output) for s in graph.storages])
+    text += repr([(s.nbytes, s.output) for s in graph.storages if not s.constant])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _as_planned(program: Program, schedule: Sequence[int], budget: int) -> SchedulePlan:
-    plan = plan_of(program.graph, tuple(schedule), "recipe")
-    if plan.peak > budget:
-        raise BudgetError(plan.peak, budget, "the recipe's own schedule", "plan again without the recipe")
-    return plan
-
+    graph = program.graph
+    why = why_invalid(graph, schedule)
+    if why:
+        raise TraceError("the recipe", f"its schedule does not run this program: {why}")
+    base, found = simulate(graph, range(len(graph.ops))), simulate(graph, schedule)
+    if found.peak > budget:
+        raise BudgetError(found.peak, budget, "the recipe's own schedule", "plan again without the recipe")
+    return SchedulePlan(
+        tuple(schedule), found.peak, found.seconds, base.peak, base.seconds, graph.base_bytes, 0.0, found.peak, "recipe"
+    )

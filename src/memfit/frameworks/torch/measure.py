@@ -9,6 +9,7 @@ Figures are kept per user in a cache file keyed by torch version and thread coun
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
@@ -21,7 +22,6 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from memfit.errors import BudgetError
 from memfit.frameworks.torch import allocator_hook, optimizer as optimizers
 from memfit.frameworks.torch.program import METADATA_ONLY, Program
 from memfit.ir.graph import Graph, Op, Storage
@@ -46,7 +46,7 @@ def measured(
     ops: list[Op] = list(program.graph.ops)
     sizes: dict[int, int] = {}
     state = 0
-    with allocator_hook_installed():
+    with allocator_hook.installed():
         for index, op in enumerate(ops):
             if progress is not None and index % 50 == 0:
                 progress("measuring ops", index, len(ops))
@@ -76,19 +76,6 @@ def replace_graph(program: Program, graph: Graph) -> Program:
         program.module, graph, program.nodes, program.parameter, program.storage_of, program.views, program.outputs,
         program.gradient_nodes,
     )  # fmt: skip
-
-
-class allocator_hook_installed:  # noqa: N801 - reads as a with statement
-    """The allocator hook, on for a block; left as it was found."""
-
-    def __enter__(self) -> None:
-        self.before = allocator_hook.is_installed()
-        if not self.before:
-            allocator_hook.install()
-
-    def __exit__(self, *_: object) -> None:
-        if not self.before:
-            allocator_hook.uninstall()
 
 
 class CostTable:
@@ -218,8 +205,6 @@ def _measure_optimizer(optimizer: Any, group: dict[str, Any], parameter: torch.T
 
 
 def _settings(optimizer: Any, group: dict[str, Any]) -> dict[str, Any]:
-    import inspect
-
     known = inspect.signature(type(optimizer).__init__).parameters
     return {k: v for k, v in group.items() if k != "params" and k in known}
 
@@ -239,9 +224,3 @@ def _least(run: Callable[[], Any]) -> float:
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
-
-def unavailable_budget(graph: Graph, budget: int) -> BudgetError | None:
-    """The error for a budget that the constants alone exceed, or None."""
-    if graph.base_bytes < budget:
-        return None
-    return BudgetError(graph.base_bytes, budget, "parameters, buffers, inputs and optimizer state alone")

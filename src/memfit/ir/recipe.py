@@ -38,6 +38,7 @@ class Recipe:
     settings: dict[str, Any]
     budget: int
     mode: str = "graph"
+    held: int = 0
     buckets: list[BucketPlan] = field(default_factory=list)
     modules: dict[str, Any] = field(default_factory=dict)
     levers: list[str] = field(default_factory=list)

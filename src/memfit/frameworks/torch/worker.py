@@ -1,0 +1,121 @@
+"""One side of a verification, in a fresh process: build the step from its seed, run it, report what it did.
+
+Started as ``python -m memfit.frameworks.torch.worker REQUEST RESULT`` with JSON files. Reports per step the loss, process
+CPU seconds and the peak of all tensors (allocator hook), and at the end digests of every gradient, parameter, buffer,
+optimizer state and of the random state; with ``dump`` their values too, for the error of inexact levers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from memfit.errors import MemfitError
+from memfit.frameworks.target import build_step
+from memfit.frameworks.torch import allocator_hook
+from memfit.frameworks.torch.steps import run_step
+from memfit.ir.step import Step
+
+
+def main(request_path: str, result_path: str) -> int:
+    """Run the request; the result file holds ``{"error": ...}`` where the step could not run."""
+    request = json.loads(Path(request_path).read_text())
+    try:
+        result = run(request)
+    except MemfitError as error:
+        result = {"error": {"kind": type(error).__name__, "message": str(error)}}
+    except MemoryError as error:
+        result = {"error": {"kind": "MemoryError", "message": str(error)}}
+    except RuntimeError as error:
+        result = {"error": {"kind": "RuntimeError", "message": str(error)}}
+    Path(result_path).write_text(json.dumps(result))
+    return 0
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Losses, seconds and peaks per step, and digests of the state after the last one."""
+    if request.get("memory_limit"):
+        limit = int(request["memory_limit"])
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if request.get("threads"):
+        torch.set_num_threads(int(request["threads"]))
+    allocator_hook.install()
+    torch.manual_seed(request["seed"])
+    np.random.seed(request["seed"])
+    step = build_step(request["target"], request["settings"])
+    step_function = _step_function(step, request)
+    torch.manual_seed(request["seed"] + 1)
+    np.random.seed(request["seed"] + 1)
+    losses, seconds, peaks = [], [], []
+    for _ in range(request["steps"]):
+        allocator_hook.reset_peak()
+        start = time.process_time()
+        outcome = step_function()
+        seconds.append(time.process_time() - start)
+        peaks.append(allocator_hook.peak_bytes())
+        losses.append(_digest_of(outcome))
+        value = float(outcome) if isinstance(outcome, torch.Tensor) and outcome.numel() == 1 else None
+        losses[-1] = {"digest": losses[-1], "value": value}
+        del outcome
+    state = dict(_state(step))
+    if request.get("dump"):
+        np.savez(request["dump"], **{name: _numpy(value) for name, value in state.items()})
+    return {
+        "losses": losses, "seconds": seconds, "peaks": peaks,
+        "digests": {name: _digest(value) for name, value in state.items()},
+        "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }  # fmt: skip
+
+
+def _step_function(step: Step, request: dict[str, Any]) -> Any:
+    if request["mode"] == "baseline":
+        return lambda: run_step(step)
+    from memfit.frameworks.torch.refit import step_from_recipe
+
+    return step_from_recipe(step, request["recipe"])
+
+
+def _state(step: Step) -> Any:
+    model = step.model
+    if isinstance(model, torch.nn.Module):
+        for name, parameter in model.named_parameters():
+            yield f"parameter {name}", parameter.detach()
+            if parameter.grad is not None:
+                yield f"gradient {name}", parameter.grad
+        for name, buffer in model.named_buffers():
+            yield f"buffer {name}", buffer
+        if step.optimizer is not None:
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            for parameter, state in step.optimizer.state.items():
+                for key, value in state.items():
+                    if isinstance(value, torch.Tensor):
+                        yield f"optimizer {names.get(id(parameter), '?')} {key}", value
+    yield "random state", torch.get_rng_state()
+
+
+def _digest_of(outcome: Any) -> str:
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(outcome) if isinstance(leaf, torch.Tensor)]
+    return hashlib.blake2b("".join(_digest(tensor) for tensor in tensors).encode(), digest_size=12).hexdigest()
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    plain = tensor.detach().contiguous()
+    raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.zeros(0, dtype=np.uint8)
+    return hashlib.blake2b(raw, digest_size=12).hexdigest()
+
+
+def _numpy(tensor: torch.Tensor) -> Any:
+    plain = tensor.detach()
+    return (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))
