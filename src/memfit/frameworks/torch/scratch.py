@@ -71,6 +71,17 @@ def _copy(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_contiguous() else bytes_of(tensor)
 
 
+def _dense_copy(tensor: torch.Tensor) -> int:
+    """A copy, unless the tensor is contiguous in either memory format."""
+    if tensor.is_contiguous():
+        return 0
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return 0
+    if tensor.dim() == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d):
+        return 0
+    return bytes_of(tensor)
+
+
 def _blas_ready(matrix: torch.Tensor) -> bool:
     rows, columns = int(matrix.shape[-2]), int(matrix.shape[-1])
     down, across = int(matrix.stride(-2)), int(matrix.stride(-1))
@@ -160,6 +171,30 @@ def _cast(call: Call) -> int:
     return int(tensor.numel()) * out.dtype.itemsize
 
 
+def _normalised(call: Call) -> int:
+    """Bytes of the normalised shape in float32, of a layer normalisation's backward."""
+    shape = call.args[2] if len(call.args) > 2 and isinstance(call.args[2], (list, tuple)) else ()
+    return 4 * prod(int(s) for s in shape)
+
+
+def _batch_norm_backward(call: Call) -> int:
+    """A temporary of the input's size when everything is contiguous, else one value per channel."""
+    grad, x = call.tensors[0], call.tensors[1]
+    if grad.is_contiguous() and x.is_contiguous():
+        return bytes_of(x)
+    return int(x.shape[1]) * 4
+
+
+def _layout_copies(call: Call) -> int:
+    """Both operands copied when their layouts differ and the first is a permutation; the first alone when expanded."""
+    first, second = call.tensors[0], call.tensors[1]
+    if first.stride() == second.stride() or first.is_contiguous():
+        return 0
+    if second.is_contiguous():
+        return bytes_of(first) * (1 if 0 in first.stride() else 2)
+    return 0
+
+
 def _vectorised_resize(call: Call) -> int:
     """Both sides in channels-last, which small two-dimensional resizes use."""
     tensor, out = call.tensors[0], call.outputs[0]
@@ -181,7 +216,9 @@ def _attention(call: Call, backward: bool) -> int:
         tile = 2 * rows * columns * 4 + rows * 4 + (2 * rows * columns * 2 if low else 0)
     else:
         tile = (rows * columns + 2 * rows + rows * width) * 4 + (rows * columns * 2 if low else 0)
-    return torch.get_num_threads() * tile + sum(_copy(t) for t in call.tensors[:1] if backward)
+    return torch.get_num_threads() * tile + (
+        bytes_of(call.tensors[0]) if backward and int(call.tensors[0].stride(-1)) != 1 else 0
+    )
 
 
 TERMS: dict[str, Callable[[Call], int]] = {
@@ -194,6 +231,8 @@ TERMS: dict[str, Callable[[Call], int]] = {
     "copy0": lambda c: _copy(c.tensors[0]),
     "copy1": lambda c: _copy(c.tensors[1]),
     "copy2": lambda c: _copy(c.tensors[2]),
+    "dense0": lambda c: _dense_copy(c.tensors[0]),
+    "dense1": lambda c: _dense_copy(c.tensors[1]),
     "numel0": lambda c: int(c.tensors[0].numel()),
     "index0": lambda c: 8 * int(c.tensors[0].numel()),
     "rows0": lambda c: int(c.tensors[0].shape[-2]) if c.tensors[0].dim() > 1 else 1,
@@ -212,14 +251,11 @@ TERMS: dict[str, Callable[[Call], int]] = {
     ),
     "blas01": lambda c: _blas_copies(c, (0, 1)),
     "blas12": lambda c: _blas_copies(c, (1, 2)),
-    "normalised": lambda c: _normalised(c),
+    "normalised": _normalised,
+    "batch_norm": _batch_norm_backward,
+    "layouts": _layout_copies,
+    "several": lambda c: bytes_of(c.tensors[0]) if len(c.args) > 1 and len(c.args[1]) > 1 else 0,
 }
-
-
-def _normalised(call: Call) -> int:
-    """Bytes of the normalised shape in float32, of a layer normalisation's backward."""
-    shape = call.args[2] if len(call.args) > 2 and isinstance(call.args[2], (list, tuple)) else ()
-    return 4 * prod(int(s) for s in shape)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -300,12 +336,20 @@ def extra_output_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
     if name == "aten.mkldnn_rnn_layer.default":
         training = bool(args[15]) if len(args) > 15 else bool(kwargs.get("train"))
         workspace = tensors_of(out)[3]
-        extra = layer_of(args[0], int(args[9])).workspace - bytes_of(workspace)
+        extra = layer_of(args[0], int(args[10])).workspace - bytes_of(workspace)
         return {3: extra} if training and extra > 0 else {}
     return {}
 
 
 # --- ops with formulas of their own -------------------------------------------------------------------------------
+
+
+def _reformatted(described: convolution.Convolution, tensor: torch.Tensor) -> int:
+    """A copy in the memory format that the convolution works in."""
+    if not described.channels_last:
+        return _copy(tensor)
+    last = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
+    return 0 if tensor.is_contiguous(memory_format=last) else bytes_of(tensor)
 
 
 def _convolution(call: Call) -> int:
@@ -314,9 +358,7 @@ def _convolution(call: Call) -> int:
         x, weight, tuple(int(s) for s in call.outputs[0].shape[2:]), call.args[3], call.args[4], call.args[5],
         bool(call.args[6]), call.args[7], int(call.args[8]),
     )  # fmt: skip
-    last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    copied = 0 if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=last)) else bytes_of(x)
-    return copied + convolution.forward_scratch(
+    return _reformatted(described, x) + convolution.forward_scratch(
         described, lanes=lanes(), threads=torch.get_num_threads(), low_precision=_low_precision()
     )
 
@@ -328,9 +370,7 @@ def _convolution_backward(call: Call) -> int:
         x, weight, tuple(int(s) for s in grad.shape[2:]), call.args[4], call.args[5], call.args[6], bool(call.args[7]),
         call.args[8], int(call.args[9]),
     )  # fmt: skip
-    last = torch.channels_last if grad.dim() == 4 else torch.contiguous_format
-    dense = grad.is_contiguous() or (grad.dim() == 4 and grad.is_contiguous(memory_format=last))
-    return (0 if dense else bytes_of(grad)) + convolution.backward_scratch(
+    return _reformatted(described, grad) + _reformatted(described, x) + convolution.backward_scratch(
         described, (bool(mask[0]), bool(mask[1]), bool(mask[2])),
         lanes=lanes(), threads=torch.get_num_threads(), low_precision=_low_precision(),
     )  # fmt: skip
@@ -338,7 +378,7 @@ def _convolution_backward(call: Call) -> int:
 
 def _rnn_layer(call: Call) -> int:
     training = bool(call.args[15]) if len(call.args) > 15 else bool(call.kwargs.get("train"))
-    return layer_of(call.args[0], int(call.args[9])).forward_scratch(training)
+    return layer_of(call.args[0], int(call.args[10])).forward_scratch(training)
 
 
 def _rnn_layer_backward(call: Call) -> int:

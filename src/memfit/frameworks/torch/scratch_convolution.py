@@ -39,6 +39,7 @@ class Convolution:
     output_padding: tuple[int, ...]
     dtype: torch.dtype
     channels_last: bool
+    weight_last: bool = True
 
     @property
     def itemsize(self) -> int:
@@ -81,6 +82,7 @@ def describe(
         int(x.shape[0]), channels, features, wide(x.shape[2:], 1), wide(y_spatial, 1), wide(weight.shape[2:], 1),
         wide(stride, 1), wide(padding, 0), wide(dilation, 1), groups, transposed, wide(output_padding, 0), x.dtype,
         last is not None and (_is_last(x, last) or _is_last(weight, last)),
+        last is not None and weight.is_contiguous(memory_format=last),
     )  # fmt: skip
 
 
@@ -137,7 +139,7 @@ def _blocked(c: Convolution, lanes: int, threads: int) -> _Blocked:
         x = c.batch * groups * area_in * size
         bias = groups * size if groups != c.groups else 0
         return _Blocked(x, groups * window * size, c.batch * groups * area_out * size, bias, 0, x)
-    if per_in % 4 == 0 and per_out % 4 == 0:
+    if per_in % 4 == 0 and per_out % 4 == 0 and max(c.kernel) < 32:
         return _Blocked(c.input_bytes, c.weight_bytes, c.output_bytes, 0, 0, c.input_bytes)
     columns = threads * per_in * window * area_out * size
     return _Blocked(0, 0, c.output_bytes, 0, columns, c.input_bytes)
@@ -160,11 +162,11 @@ def forward_scratch(c: Convolution, *, lanes: int, threads: int, low_precision: 
         return _columns(c)
     b = _blocked(c, lanes, threads)
     if c.channels_last:
-        return b.weight + threads * 4096 + b.columns
+        return b.weight + (0 if c.weight_last else c.weight_bytes) + threads * 8192 + b.columns
     inside = b.bias + b.x + b.weight + b.y + b.columns
     strided = max(c.stride) > 1 and prod(c.kernel) == 1
     if strided:
-        inside += threads * min(c.channels, 64) * 64 * c.itemsize
+        inside += threads * min(c.channels, 64) * min(prod(c.out), 64) * c.itemsize
     out_copies = 2 if c.transposed and max(c.stride) > 1 else 1
     return max(inside - c.output_bytes, out_copies * b.y)
 
@@ -186,17 +188,21 @@ def backward_scratch(
         image = (c.channels * prod(c.spatial) + c.features * prod(c.out)) * c.itemsize
         reduce += int(1.27 * threads * image)
     if c.channels_last:
-        return 2 * b.weight + threads * 8192 + reduce
+        squared = c.groups > 1 and c.channels == c.groups and (max(c.kernel) > 3 or min(c.out[-2:]) < max(c.kernel))
+        kept = b.weight * lanes * lanes if squared else b.weight
+        return b.weight + kept + (0 if c.weight_last else c.weight_bytes) + threads * 8192 + reduce
     returned = grad_x + grad_w
     peak = 0
     if mask[0]:
-        peak = max(b.y + b.weight + b.grad_x + b.columns, 2 * b.grad_x, b.grad_x + grad_x)
+        copies = 2 if max(c.stride) > 1 and c.groups == 1 else 1
+        padded = threads * (c.output_bytes // max(1, c.batch) + 40960) if copies == 2 else 0
+        peak = max(b.y + b.weight + b.grad_x + padded, b.grad_x + copies * grad_x)
         if b.columns:
             peak = max(b.columns + b.grad_x, b.grad_x + grad_x)
     if mask[1]:
         wide_depthwise = c.groups > 1 and c.channels == c.groups and max(c.kernel) > 3
-        copies = c.input_bytes if wide_depthwise else b.x + b.y + reduce
+        copies = (max(c.kernel) + 1) * b.weight + reduce if wide_depthwise else b.x + b.y + reduce
         if b.columns:
-            copies = b.columns + reduce
-        peak = max(peak, grad_x + copies + max(b.weight, c.weight_bytes))
+            copies = b.columns + threads * c.groups * c.weight_bytes
+        peak = max(peak, grad_x + copies + max(b.weight, c.weight_bytes), grad_x + b.weight + grad_w)
     return max(0, peak - returned)
