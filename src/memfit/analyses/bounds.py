@@ -1,10 +1,10 @@
 """Bytes and seconds that no schedule of a Graph can go below, and which op stands in the way.
 
 Bytes: while an op runs, its inputs, outputs and workspace live (its first output on top of a dying input where
-``reuse`` allows). At an op's first run, so does every storage that was made once and for all before it
-and is still to be read or kept. The last useful run of a schedule makes an output or is read by nobody; with it all outputs live. Seconds: every
-op runs at least once. Neither bound is tight in general. Cost: O(reads x ops / 64), more
-where many ops run once.
+``reuse`` allows). At an op's first run, so does every storage that was made once and for all before it and is still to
+be read or kept. The last useful run of a schedule makes an output or is read by nobody; with it all outputs live.
+Seconds: every op runs at least once. Neither bound is tight in general. Cost: O(reads x ops / 64), more where many ops
+run once.
 """
 
 from __future__ import annotations
