@@ -32,6 +32,7 @@ _OUTCOMES = {
     3: "another library has put its own CPU allocator over an earlier install",
 }
 _recording = False
+_installed = False
 
 
 @cache
@@ -62,24 +63,30 @@ def install() -> None:
     Raises:
         HookError: the hook cannot be built, loaded or put in place.
     """
+    global _installed
     outcome = _library().memfit_install()
     if outcome in _OUTCOMES:
         raise HookError(_OUTCOMES[outcome])
+    _installed = True
 
 
 def uninstall() -> None:
     """Put the allocator found by ``install`` back. Blocks that are alive stay valid, and are freed by who made them."""
+    global _installed
     _library().memfit_uninstall()
+    _installed = False
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """``install`` .. ``uninstall`` around a block of code."""
+    """``install`` .. ``uninstall`` around a block of code; left installed where it was installed before."""
+    before = _installed
     install()
     try:
         yield
     finally:
-        uninstall()
+        if not before:
+            uninstall()
 
 
 def live_bytes() -> int:
@@ -123,6 +130,17 @@ def mark(text: str) -> None:
     """Put a mark into the recording; without one running nothing happens. About 1 us."""
     if _recording:
         _library().memfit_mark(text.encode())
+
+
+def watch_operations(on: bool) -> None:
+    """While a recording runs: keep which operation allocates from now on, or no longer (events alone cost less)."""
+    if _recording:
+        _library().memfit_watch(int(on))
+
+
+def take_digest() -> int:
+    """Digest of the event sizes since the last call: equal digests mean the same sizes in the same order."""
+    return int(_library().memfit_take_digest())
 
 
 def stop_recording() -> Recording:

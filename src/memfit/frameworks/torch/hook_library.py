@@ -1,8 +1,9 @@
 """The compiled half of the allocator hook: built once per torch, Python and source, then loaded.
 
 The C++ under ``hook/`` needs the headers of the installed torch, so it is compiled on the user's machine, in a few
-seconds, into a cache directory: ``$MEMFIT_CACHE``, else ``$XDG_CACHE_HOME/memfit``, else ``~/.cache/memfit``. The name of the file holds a digest of everything it depends on; it is built under a temporary name and renamed, so that
-two processes may build it at once. ``$CXX`` names the compiler, else ``c++``, ``g++`` or ``clang++`` is taken.
+seconds, into a cache directory: ``$MEMFIT_CACHE``, else ``$XDG_CACHE_HOME/memfit``, else ``~/.cache/memfit``. The name
+of the file holds a digest of everything it depends on; it is built under a temporary name and renamed, so that two
+processes may build it at once. ``$CXX`` names the compiler, else ``c++``, ``g++`` or ``clang++`` is taken.
 """
 
 from __future__ import annotations
@@ -133,12 +134,13 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     results = {
         "install": ctypes.c_int, "uninstall": ctypes.c_int, "live": word, "peak": word, "block_of": word,
         "recorder_bytes": word, "has_python": ctypes.c_int, "stack_count": word,
+        "take_digest": ctypes.c_uint64,
     }  # fmt: skip
     arguments = {
         "block_of": [ctypes.c_void_p], "start": [ctypes.c_int, ctypes.c_int], "mark": [ctypes.c_char_p],
-        "set_module_call": [ctypes.c_void_p],
+        "set_module_call": [ctypes.c_void_p], "watch": [ctypes.c_int],
     }  # fmt: skip
-    for name in (*results, "reset_peak", "start", "stop", "clear", "clear_stacks", "mark", "set_module_call"):
+    for name in (*results, "reset_peak", "start", "stop", "clear", "clear_stacks", "mark", "set_module_call", "watch"):
         function = getattr(library, f"memfit_{name}")
         function.restype = results.get(name)
         if name in arguments:

@@ -18,6 +18,7 @@ namespace memfit {
 
 std::mutex lock;
 std::atomic<bool> recording{false};
+std::atomic<bool> watching{false};
 Column<Event> events;
 Column<Operation> operations;
 Column<Mark> marks;
@@ -34,9 +35,12 @@ int64_t next_number = 0;
 int64_t first_number = 0;  // blocks of this installation have numbers from here on
 int64_t live = 0;
 int64_t peak = 0;
+uint64_t digest = 0;  // of the deltas since the last step mark, in order
 
 void record(int64_t number, int64_t delta, int32_t operation, int32_t stack) {
   events.push({number, delta, now(), operation, stack});
+  digest = (digest + static_cast<uint64_t>(delta)) * 0x9E3779B97F4A7C15ull;
+  digest ^= digest >> 32;
 }
 
 class CountingAllocator final : public c10::Allocator {
@@ -56,8 +60,7 @@ CountingAllocator& allocator() {
 
 void release(void* address) {
   if (address == nullptr) return;
-  const bool is_recording = recording.load(std::memory_order_relaxed);
-  const int32_t operation = is_recording ? current_operation(false) : -1;
+  const int32_t operation = watching.load(std::memory_order_relaxed) ? current_operation(false) : -1;
   Block block;
   {
     std::lock_guard<std::mutex> guard(lock);
@@ -78,7 +81,7 @@ c10::DataPtr CountingAllocator::allocate(size_t bytes) {
   const bool counted = counting.load(std::memory_order_relaxed);
   int32_t operation = -1;
   Position position;
-  if (counted && recording.load(std::memory_order_relaxed)) {
+  if (counted && watching.load(std::memory_order_relaxed)) {
     operation = current_operation(true);
     if (operation < 0) position = python_position();
   }
@@ -189,6 +192,7 @@ void memfit_start(int with_operations, int with_stacks) {
       if (block.address != nullptr && block.number >= first_number) alive.push_back(block);
     std::sort(alive.begin(), alive.end(), [](const Block& a, const Block& b) { return a.number < b.number; });
     for (const Block& block : alive) record(block.number, block.bytes, -1, -1);
+    digest = 0;
     recording.store(true);
   }
   watch_operations(with_operations != 0);
@@ -198,6 +202,15 @@ void memfit_stop() {
   watch_operations(false);
   std::lock_guard<std::mutex> guard(lock);
   recording.store(false);
+}
+
+// The digest of the events since the last call, or since the start: two steps with equal digests allocate and free the
+// same sizes in the same order.
+uint64_t memfit_take_digest() {
+  std::lock_guard<std::mutex> guard(lock);
+  const uint64_t taken = digest;
+  digest = 0;
+  return taken;
 }
 
 // Bytes that the recorder itself holds.

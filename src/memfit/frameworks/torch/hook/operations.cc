@@ -19,6 +19,7 @@ constexpr int kDepth = 128;       // deeper operations are charged to the one at
 struct Active {
   const at::RecordFunction* function;
   int32_t operation;
+  int8_t python;  // whether it may run Python inside, -1: not asked yet
 };
 
 struct ThreadState {
@@ -43,10 +44,19 @@ struct Cached {
 };
 Cached cache[1024];
 
+bool is_text(const std::string& whole, const char* text, const char* overload) {
+  const size_t length = std::strlen(text);
+  if (*overload == 0) return whole == text;
+  return whole.size() > length && whole[length] == '.' && whole.compare(0, length, text) == 0 &&
+         std::strcmp(whole.c_str() + length + 1, overload) == 0;
+}
+
 bool is_engine(const char* name) { return std::strncmp(name, "autograd::engine::", 18) == 0; }
 // An operation of C++ runs no Python of its own; autograd.Function, record_function and backward nodes may.
-bool runs_python(const at::RecordFunction& function) {
-  return function.scope() != at::RecordScope::FUNCTION || std::strstr(function.name(), "::") == nullptr;
+bool runs_python(Active& active) {
+  if (active.python < 0)
+    active.python = active.function->scope() != at::RecordScope::FUNCTION || std::strstr(active.function->name(), "::") == nullptr;
+  return active.python != 0;
 }
 
 // The row of active[top], making rows for it and what it runs in.
@@ -59,7 +69,7 @@ int32_t row_of(ThreadState& here, int top) {
     const at::RecordFunction& function = *active.function;
     const int32_t parent = at == 0 ? -1 : here.active[at - 1].operation;
     const char* name = function.name();
-    const bool in_function = at > 0 && !runs_python(*here.active[at - 1].function);
+    const bool in_function = at > 0 && !runs_python(here.active[at - 1]);
     if (is_engine(name) || (in_function && std::strncmp(name, "aten::empty", 11) == 0)) {
       active.operation = parent;
       continue;
@@ -82,7 +92,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function
     here.epoch = current;
     here.depth = 0;
   }
-  if (here.depth < kDepth) here.active[here.depth] = {&function, kUnknown};
+  if (here.depth < kDepth) here.active[here.depth] = {&function, kUnknown, -1};
   ++here.depth;
   return nullptr;
 }
@@ -97,7 +107,7 @@ void on_end(const at::RecordFunction& function, at::ObserverContext*) {
   int at = here.depth - 1;
   while (at >= 0 && here.active[at].function != &function) --at;
   if (at < 0) return;  // began before the recording, or on another thread
-  const bool outermost = at == 0 || runs_python(*here.active[at - 1].function);
+  const bool outermost = at == 0 || runs_python(here.active[at - 1]);
   if (outermost && function.seqNr() >= 0 && here.active[at].operation == kUnknown && recording.load(std::memory_order_relaxed))
     row_of(here, at);
   here.depth = at;
@@ -109,8 +119,8 @@ int32_t intern(const char* text, const char* overload) {
   if (overload == nullptr) overload = "";
   const size_t slot = (reinterpret_cast<uintptr_t>(text) * 31 + reinterpret_cast<uintptr_t>(overload)) / 8 % 1024;
   Cached& cached = cache[slot];
-  std::string whole = *overload == 0 ? std::string(text) : std::string(text) + "." + overload;
-  if (cached.text == text && cached.overload == overload && texts[cached.index] == whole) return cached.index;
+  if (cached.text == text && cached.overload == overload && is_text(texts[cached.index], text, overload)) return cached.index;
+  const std::string whole = *overload == 0 ? std::string(text) : std::string(text) + "." + overload;
   const auto [found, added] = text_index().try_emplace(whole, static_cast<int32_t>(texts.size()));
   if (added) texts.push_back(whole);
   cached = {text, overload, found->second};
@@ -134,6 +144,7 @@ int32_t current_operation(bool materialise) {
 }
 
 void watch_operations(bool on) {
+  watching.store(on);
   if (handle != at::INVALID_CALLBACK_HANDLE) {
     at::removeCallback(handle);
     handle = at::INVALID_CALLBACK_HANDLE;
@@ -155,6 +166,11 @@ void memfit_mark(const char* text) {
   if (!recording.load()) return;
   std::lock_guard<std::mutex> guard(lock);
   marks.push({static_cast<int64_t>(events.size()), static_cast<int64_t>(operations.size()), now(), intern(text, "")});
+}
+
+// While a recording runs: note operations from now on, or no longer.
+void memfit_watch(int on) {
+  if (recording.load() && (on != 0) != watching.load()) watch_operations(on != 0);
 }
 
 // Rows of events, operations, marks, and the bytes of all texts with a newline after each.

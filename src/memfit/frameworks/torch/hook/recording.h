@@ -65,6 +65,7 @@ class Column {
 
 extern std::mutex lock;               // guards everything below, and the table of blocks
 extern std::atomic<bool> recording;   // read without the lock
+extern std::atomic<bool> watching;    // operations are noted too; read without the lock
 extern Column<Event> events;
 extern Column<Operation> operations;
 extern Column<Mark> marks;
