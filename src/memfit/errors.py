@@ -7,6 +7,7 @@
     |- BudgetError              a budget that cannot be kept
     |- DeviceError              unknown device, model on the wrong device
     |- TraceError               a trace, recipe or table file that is not one
+    |- OutputError              a file that cannot be written
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -17,8 +18,8 @@ from __future__ import annotations
 from memfit.units import SizeError, format_bytes
 
 __all__ = [
-    "BudgetError", "CaptureError", "DeviceError", "MemfitError", "MissingFrameworkError", "SizeError", "TargetError",
-    "TraceError", "VerifyError",
+    "BudgetError", "CaptureError", "DeviceError", "MemfitError", "MissingFrameworkError", "OutputError", "SizeError",
+    "TargetError", "TraceError", "VerifyError",
 ]  # fmt: skip
 
 
@@ -76,6 +77,14 @@ class TraceError(MemfitError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot read {path}: {why}")
+        self.path, self.why = path, why
+
+
+class OutputError(MemfitError):
+    """A file that cannot be written. ``path``, ``why``."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"cannot write {path}: {why}; choose a path in a folder that exists and can be written")
         self.path, self.why = path, why
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from memfit.cli.answer import Answer, plain, reserved_output
 from memfit.cli.failures import Failure, explain
+from memfit.cli.scripts import wants_json
 
 DONE, NO, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -68,7 +69,7 @@ def memfit() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, raises nothing."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = _wants_json(arguments)
+    as_json = wants_json(arguments)
     previous = _terminate_like_interrupt()
     try:
         with reserved_output(as_json) as output:
@@ -99,21 +100,6 @@ def _code(answer: Answer) -> int:
     if answer.unkept:
         return REFUSED
     return NO if answer.no else DONE
-
-
-def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether --json is memfit's own: an argument after the name of a script belongs to the script."""
-    for index, argument in enumerate(arguments):
-        if argument == "--json":
-            return True
-        if (
-            index
-            and argument.endswith(".py")
-            and arguments[0] == "profile"
-            and not arguments[index - 1].startswith("--")
-        ):
-            return False
-    return False
 
 
 def _print(answer: Answer, as_json: bool, output: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from memfit.report.files import OutputError, write_atomically
+from memfit.errors import OutputError
+from memfit.report.files import write_atomically
 from memfit.report.html import memory_page
 from memfit.report.perfetto import perfetto_trace
 from memfit.report.summary import MemoryReport

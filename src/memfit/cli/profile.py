@@ -20,6 +20,7 @@ from memfit.cli.options import (
 )
 from memfit.cli.outputs import write_memory_files
 from memfit.cli.progress import progress_line
+from memfit.cli.scripts import script_position
 from memfit.report.terminal import draw_memory
 
 
@@ -28,20 +29,9 @@ class ScriptCommand(click.Command):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Put ``--`` before the script's own arguments, so that none of them is taken for an option of memfit."""
-        takes_value = {
-            name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts
-        }  # fmt: skip
-        index = 0
-        while index < len(args):
-            argument = args[index]
-            if argument == "--":
-                break
-            if argument.startswith("-"):
-                index += 2 if argument in takes_value else 1
-                continue
-            if argument.endswith(".py"):
-                args = [*args[:index], "--", *args[index:]]
-            break
+        position = script_position(args)
+        if position is not None:
+            args = [*args[:position], "--", *args[position:]]
         return super().parse_args(context, args)
 
 

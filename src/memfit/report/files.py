@@ -10,15 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from memfit.errors import MemfitError
-
-
-class OutputError(MemfitError):
-    """A file that cannot be written. ``path``, ``why``."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"cannot write {path}: {why}; choose a path in a folder that exists and can be written")
-        self.path, self.why = path, why
+from memfit.errors import OutputError
 
 
 def check_writable(path: str | Path) -> None:
@@ -28,9 +20,9 @@ def check_writable(path: str | Path) -> None:
         OutputError: the folder of ``path`` does not exist or cannot be written, or ``path`` is a folder.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OutputError(str(path), "it is a folder")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(str(path), f"there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(str(path), f"no permission to write in {path.parent}")
@@ -46,7 +38,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> int:
     check_writable(path)
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     except OSError as error:
         raise OutputError(str(path), error.strerror or str(error)) from error
     try:
@@ -64,7 +56,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> int:
 
 def _mode(path: Path) -> int:
     """The permissions of the file that is replaced, else those that a new file gets here."""
-    if path.exists():
+    if os.path.exists(path):
         return path.stat().st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)

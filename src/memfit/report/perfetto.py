@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memfit.analyses.timeline import CATEGORIES, Timeline
+from memfit.errors import OutputError
 from memfit.report.decimation import kept_events, phase_edges
-from memfit.report.files import OutputError
 from memfit.report.summary import MemoryReport
 
 COUNTERS = 20_000

@@ -13,6 +13,8 @@ from memfit.report.terminal import bytes_or_dash, name_files, say, section, show
 from memfit.report.words import round_size
 from memfit.units import format_bytes, format_seconds
 
+_BYTES = ("peak", "byte", "budget", "measured", "projected")
+
 
 def draw_fit(console: Console, report: FitReport, written: Sequence[str] = ()) -> None:
     """Print the summary of ``report``; ``written``: paths of files to name at the end."""
@@ -58,13 +60,13 @@ def fit_headline(report: FitReport) -> str:
     if not report.feasible:
         return f"Does NOT fit {round_size(report.budget)}: peak {peak}{share}"
     cost = f", {report.overhead:.2f}x the step time" if report.overhead is not None else ""
-    exact = ", bit-identical" if report.exact else ", not bit-identical"
-    return f"Fits {round_size(report.budget)}: peak {peak}{share}{cost}{exact}"
+    results = "not verified" if not report.verified else "bit-identical" if report.exact else "not bit-identical"
+    return f"Fits {round_size(report.budget)}: peak {peak}{share}{cost}, {results}"
 
 
 def use_it(report: FitReport) -> list[str]:
     """The lines of Python that use a recipe."""
-    return ["import memfit", f"step = memfit.fit(step, recipe={report.recipe!r})"]
+    return [f"run = memfit.fit(step, {report.budget}, recipe={report.recipe!r})", "loss = run(batch)"]
 
 
 def verdict(found: Any) -> str:
@@ -74,31 +76,30 @@ def verdict(found: Any) -> str:
 
 
 def sentence(name: str, found: Any) -> str:
-    """A check of the verification in words."""
+    """A check of the verification in words.
+
+    >>> sentence("gradient", {"ok": True, "compared": 148, "differs": ""})
+    'gradient bit-identical (148 compared)'
+    >>> sentence("budget", {"ok": True, "measured": 2048})
+    'budget: measured 2.00 KiB'
+    """
     words = name.replace("_", " ")
     if isinstance(found, bool):
         return words
-    if isinstance(found, Mapping):
-        rest = ", ".join(
-            f"{str(k).replace('_', ' ')} {_plain(k, v)}"
-            for k, v in found.items()
-            if k != "ok" and v not in (None, "", [], {})
-        )
-        return f"{words}: {rest}" if rest else words
-    return f"{words}: {_plain(name, found)}"
+    if not isinstance(found, Mapping):
+        return f"{words}: {_plain(name, found)}"
+    if "compared" in found:
+        differs = f" in {found['differs']}" if found.get("differs") else ""
+        return f"{words} {'bit-identical' if found.get('ok') else 'differs' + differs} ({found['compared']} compared)"
+    rest = [f"{str(k).replace('_', ' ')} {_plain(k, v)}" for k, v in found.items() if k != "ok" and v not in (None, "")]
+    return f"{words}: {', '.join(rest)}" if rest else words
 
 
 def _plain(name: str, value: Any) -> str:
-    if (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and ("peak" in name or "byte" in name or "budget" in name)
-    ):
+    if isinstance(value, int) and not isinstance(value, bool) and any(word in name for word in _BYTES):
         return format_bytes(value)
     if isinstance(value, float):
         return format_seconds(value) if "second" in name else f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value[:4]) + (f" and {len(value) - 4} more" if len(value) > 4 else "")
     return str(value)
 
 

@@ -64,8 +64,9 @@
     ]);
   } else if (data.peaks) {
     const meaning = { live: "bytes of tensors that exist", allocated: "after the allocator's rounding", reserved: "asked of the system", resident: "of the whole process" };
-    cards(Object.entries(data.peaks).map(([name, p]) => ["peak " + name, bytes(p.bytes),
-      p.interval.length && p.interval[0] !== p.interval[1] ? bytes(p.interval[0]) + " to " + bytes(p.interval[1]) : meaning[name]]));
+    const fits = data.fits === null || data.fits === undefined ? [] : [["fits", data.fits ? "yes" : "no", data.chart && data.chart.capacity ? "in " + bytes(data.chart.capacity) : "", data.fits ? "good" : "bad"]];
+    cards(fits.concat(Object.entries(data.peaks).map(([name, p]) => ["peak " + name, bytes(p.bytes),
+      p.interval.length && p.interval[0] !== p.interval[1] ? bytes(p.interval[0]) + " to " + bytes(p.interval[1]) : meaning[name]])));
   }
 
   // ---- charts ----
@@ -182,7 +183,7 @@
           if (info.capacity) horizontal(u, info.capacity, "capacity " + bytes(info.capacity));
         }],
       };
-      return { values, fill, options: { scales: { x: { time: false }, y: { range: reach(most, info.capacity) } }, series, bands, hooks, axes: [{ label: "allocation events, in time order" }, {}] } };
+      return { values, fill, options: { scales: { x: { time: false }, y: { range: reach(most, info.capacity) } }, series, bands, hooks, axes: [{ label: "allocation events, in time order", space: 90 }, {}] } };
     });
     names.forEach((n) => {
       const chip = el("button", { type: "button", "aria-pressed": "true", title: "show or hide", onclick: () => {
@@ -273,7 +274,7 @@
     page.append(el("section", {}, el("h2", {}, f.verified.length ? "Verified by running both" : "Not verified"), f.verified.length
       ? el("ul", { class: "checks" }, f.verified.map((v) => el("li", {}, el("b", { class: v.mark === "NO" ? "bad" : "good" }, v.mark === "yes" ? "✓" : v.mark === "NO" ? "✗" : "·"), v.text)))
       : el("div", { class: "soft" }, "Nothing was run; all figures are projected.")));
-    if (f.use.length) page.append(el("section", {}, el("h2", {}, "Use it"), el("pre", {}, f.use.join("\n"))));
+    if (f.use.length) page.append(el("section", {}, el("h2", {}, "Use it"), el("pre", {}, ["import memfit", ...f.use].join("\n"))));
   }
   if (data.chart) memoryChart(data.chart);
   else if (data.categories) page.append(el("section", {}, el("h2", {}, "Live bytes"), el("div", { class: "soft" }, "No events were recorded, so there is no chart.")));
