@@ -21,7 +21,7 @@ def _noise(*shape: int) -> torch.Tensor:
 
 
 def _causal(model: torch.nn.Module) -> Step:
-    return Step(model=model, inputs={"input_ids": _ids(), "labels": _ids()})
+    return Step(model=model, inputs={"input_ids": _ids(), "labels": _ids()}, train=True)
 
 
 def gpt2() -> Step:
@@ -34,7 +34,7 @@ def bert() -> Step:
     )
     mask = torch.ones(B, T, dtype=torch.long)
     mask[0, 8:] = 0
-    return Step(tf.BertForMaskedLM(config), {"input_ids": _ids(), "attention_mask": mask, "labels": _ids()})
+    return Step(tf.BertForMaskedLM(config), {"input_ids": _ids(), "attention_mask": mask, "labels": _ids()}, train=True)
 
 
 def vit() -> Step:
@@ -51,7 +51,7 @@ def t5() -> Step:
     config = tf.T5Config(
         vocab_size=61, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
     )
-    return Step(tf.T5ForConditionalGeneration(config), {"input_ids": _ids(), "labels": _ids()})
+    return Step(tf.T5ForConditionalGeneration(config), {"input_ids": _ids(), "labels": _ids()}, train=True)
 
 
 def llama() -> Step:
@@ -77,7 +77,9 @@ def whisper() -> Step:
         max_target_positions=16, dropout=0.1, attention_dropout=0.1, decoder_start_token_id=1, pad_token_id=0,
         bos_token_id=1, eos_token_id=2, begin_suppress_tokens=None, encoder_layerdrop=0.2, decoder_layerdrop=0.2,
     )  # fmt: skip
-    return Step(tf.WhisperForConditionalGeneration(config), {"input_features": _noise(B, 8, 20), "labels": _ids()})
+    return Step(
+        tf.WhisperForConditionalGeneration(config), {"input_features": _noise(B, 8, 20), "labels": _ids()}, train=True
+    )
 
 
 def resnet() -> Step:

@@ -20,14 +20,16 @@ force twin stands in the tests. Cost: O(events + handles) per evaluation, a few 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-_EVALUATIONS = 3000
+_EVALUATIONS = 1200
+_STARTS = 4
+_Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,60 +91,78 @@ class ModuleProfile:
         return tuple(zip(first, last, strict=True))
 
     @cached_property
-    def plain(self) -> dict[int, list[tuple[int, int]]]:
-        """Intervals of each storage in the plain step."""
-        spans: dict[int, list[tuple[int, int]]] = {}
-        for handle in self.handles:
-            spans.setdefault(handle.storage, []).append((handle.packed, handle.released))
-        return spans
+    def _rows(self) -> tuple[_Ints, ...]:
+        """Handles, then inputs of calls, as columns: storage, call (the one around, for an input), start, stop, owner.
+
+        ``owner``: the call whose input it is, -1 for a handle. Rows are sorted by storage.
+        """
+        rows = [(h.storage, h.call, h.packed, h.released, -1) for h in self.handles]
+        for number, call in enumerate(self.calls):
+            rows += [(s, call.parent, call.start, self.windows[number][1], number) for s in call.inputs]
+        table = np.array(sorted(rows), dtype=np.int64).reshape(-1, 5)
+        return tuple(table.T)
+
+    @cached_property
+    def _columns(self) -> tuple[_Ints, _Ints, _Ints, _Ints, _Ints]:
+        """Sizes, module of each call, first window event of each call, transient of each call, the plain curve."""
+        sizes = np.array(self.sizes, dtype=np.int64)
+        modules = np.array([call.module for call in self.calls], dtype=np.int64)
+        windows = np.array([window for window, _ in self.windows], dtype=np.int64)
+        transients = np.array([call.transient for call in self.calls], dtype=np.int64)
+        return sizes, modules, windows, transients, np.asarray(self.peaks, dtype=np.int64)
 
     def seconds_of(self, chosen: Iterable[int]) -> float:
         """Extra seconds of recomputing these modules."""
         return sum(self.seconds[module] for module in chosen)
 
-    def curve(self, chosen: frozenset[int]) -> npt.NDArray[np.int64]:
-        """Projected bytes over the events when these modules are recomputed."""
-        change = np.zeros(len(self.peaks) + 1, dtype=np.int64)
-        for storage, (before, after) in self._spans(chosen).items():
-            size = self.sizes[storage]
-            for start, stop in _union(before):
-                change[start] -= size
-                change[stop] += size
-            for start, stop in _union(after):
-                change[start] += size
-                change[stop] -= size
-        change = np.cumsum(change)[:-1]
-        result = np.asarray(self.peaks, dtype=np.int64) + change
-        for number, call in enumerate(self.calls):
-            window = self.windows[number][0]
-            if call.module in chosen and window < len(result):
-                result[window] = max(result[window], self.lives[window] + change[window] + call.transient)
+    def curve(self, chosen: frozenset[int]) -> _Ints:
+        """Projected bytes over the events when these modules are recomputed. Cost: a sort of the handles."""
+        _, modules, windows, transients, peaks = self._columns
+        change = self._alive(chosen) - self._plain_alive
+        result = peaks + change
+        if chosen and len(self.calls):
+            again = np.isin(modules, list(chosen)) & (windows < len(peaks))
+            at = windows[again]
+            np.maximum.at(result, at, np.asarray(self.lives, dtype=np.int64)[at] + change[at] + transients[again])
         return result
 
-    def _spans(self, chosen: frozenset[int]) -> dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]]:
-        """Of each storage that a choice touches: intervals before and after."""
-        around = [next((c for c in chain if self.calls[c].module in chosen), -1) for chain in self.chains]
-        after: dict[int, list[tuple[int, int]]] = {}
-        touched: set[int] = set()
-        for handle in self.handles:
-            inner = around[handle.call] if handle.call >= 0 else -1
-            start = handle.packed if inner < 0 else self.windows[inner][0]
-            if inner >= 0:
-                touched.add(handle.storage)
-            after.setdefault(handle.storage, []).append((start, handle.released))
+    @cached_property
+    def _plain_alive(self) -> _Ints:
+        return self._alive(frozenset())
+
+    def _alive(self, chosen: frozenset[int]) -> _Ints:
+        """Bytes of saved tensors and kept inputs over the events: each storage counts while any row of it is open."""
+        storage, call, start, stop, owner = self._rows
+        sizes, _, windows, _, peaks = self._columns
+        around = np.array([*self._around(chosen), -1], dtype=np.int64)  # call -1 reads the last place
+        inside = np.array([*(c.module in chosen for c in self.calls), True])
+        here = around[call]
+        start = np.where(here >= 0, windows[here] if len(windows) else start, start)
+        open_rows = inside[owner] & (start < stop)
+        storage, start, stop = storage[open_rows], start[open_rows], stop[open_rows]
+        if not len(storage):
+            return np.zeros(len(peaks), dtype=np.int64)
+        order = np.lexsort((start, storage))
+        storage, start, stop = storage[order], start[order], stop[order]
+        far = len(peaks) + 1
+        reached = np.maximum.accumulate(stop + storage * far)
+        start[1:] = np.maximum(start[1:], np.minimum(reached[:-1] - storage[1:] * far, far))
+        new = start < stop
+        steps = np.zeros(len(peaks) + 1, dtype=np.int64)
+        np.add.at(steps, start[new], sizes[storage[new]])
+        np.subtract.at(steps, stop[new], sizes[storage[new]])
+        return np.cumsum(steps)[:-1]
+
+    def _around(self, chosen: frozenset[int]) -> list[int]:
+        """For each call the innermost recomputed call that it is, or is inside of; -1: none."""
+        around: list[int] = []
         for number, call in enumerate(self.calls):
-            if call.module not in chosen or self.windows[number][1] == 0:
-                continue
-            outer = around[call.parent] if call.parent >= 0 else -1
-            start = call.start if outer < 0 else self.windows[outer][0]
-            for storage in call.inputs:
-                touched.add(storage)
-                after.setdefault(storage, []).append((start, self.windows[number][1]))
-        return {s: (self.plain.get(s, []), after[s]) for s in touched if self.sizes[s]}
+            around.append(number if call.module in chosen else around[call.parent] if call.parent >= 0 else -1)
+        return around
 
     def gains(self, event: int, chosen: frozenset[int]) -> dict[int, int]:
         """Bytes by which also recomputing each module would lower the curve at ``event``; one pass over the handles."""
-        around = [next((c for c in chain if self.calls[c].module in chosen), -1) for chain in self.chains]
+        around = self._around(chosen)
         holders: dict[int, set[int]] = {}
         for handle in self.handles:
             if self.sizes[handle.storage] and event < handle.released:
@@ -161,10 +181,10 @@ class ModuleProfile:
                         outside = set(self.chains[number][1:])
                         holders[storage] = holders.get(storage, outside) & outside
         gain: dict[int, int] = {}
-        for storage, calls in holders.items():
-            for call in calls:
-                if event < self.windows[call][0]:
-                    module = self.calls[call].module
+        for storage, inside in holders.items():
+            for number in inside:
+                if event < self.windows[number][0]:
+                    module = self.calls[number].module
                     gain[module] = gain.get(module, 0) + self.sizes[storage]
         for number, call in enumerate(self.calls):
             if call.module in gain and call.start <= event < self.windows[number][0]:
@@ -172,21 +192,6 @@ class ModuleProfile:
                     if storage not in holders or number in holders[storage]:
                         gain[call.module] -= self.sizes[storage]
         return {module: saved for module, saved in gain.items() if saved > 0 and module not in chosen}
-
-
-def _union(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    open_start, open_stop = -1, -1
-    for start, stop in sorted(spans):
-        if start >= stop:
-            continue
-        if start > open_stop:
-            if open_stop >= 0:
-                yield open_start, open_stop
-            open_start, open_stop = start, stop
-        else:
-            open_stop = max(open_stop, stop)
-    if open_stop >= 0:
-        yield open_start, open_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,73 +210,80 @@ def choose_modules(profile: ModuleProfile, target: int, refused: frozenset[int] 
     ``refused`` modules are never chosen. See the module text for the method and its cost.
     """
     search = _Search(profile, target, refused)
-    starts = [frozenset[int]()]
-    for kind in sorted(set(profile.kinds)):
-        members = frozenset(m for m in search.candidates if profile.kinds[m] == kind)
-        if len(members) > 1:
-            starts.append(members)
-    found = [search.improved(search.grown(start)) for start in starts]
+    starts = [frozenset(m for m in search.allowed if profile.kinds[m] == kind) for kind in sorted(set(profile.kinds))]
+    starts = [members for members in starts if len(members) > 1]
+    starts.sort(key=lambda members: search.choice(members).peak)
+    found = [search.improved(search.grown(start)) for start in [frozenset[int](), *starts[:_STARTS]]]
     return min(found, key=lambda choice: (not choice.kept, choice.seconds if choice.kept else choice.peak, choice.peak))
 
 
 class _Search:
     def __init__(self, profile: ModuleProfile, target: int, refused: frozenset[int]) -> None:
         self.profile, self.target, self.left = profile, target, _EVALUATIONS
-        saving = {chain_call.module for chain_call in profile.calls}
-        self.candidates = [m for m in range(len(profile.modules)) if m in saving and m not in refused]
-        self.allowed = frozenset(self.candidates)
-        self.known: dict[frozenset[int], npt.NDArray[np.int64]] = {}
+        self.allowed = frozenset(call.module for call in profile.calls) - refused
+        self.known: dict[frozenset[int], tuple[Choice, int, int]] = {}
+        self.family: dict[int, set[int]] = {}
+        for chain in profile.chains:
+            for outer in chain:
+                a, b = profile.calls[chain[0]].module, profile.calls[outer].module
+                self.family.setdefault(a, set()).add(b)
+                self.family.setdefault(b, set()).add(a)
 
-    def curve(self, chosen: frozenset[int]) -> npt.NDArray[np.int64]:
+    def looked(self, chosen: frozenset[int]) -> tuple[Choice, int, int]:
+        """A choice, the event of its peak, and how many events stand at the peak."""
         if chosen not in self.known:
             self.left -= 1
-            self.known[chosen] = self.profile.curve(chosen)
+            curve = self.profile.curve(chosen)
+            event = int(curve.argmax())
+            peak = int(curve[event])
+            choice = Choice(chosen, peak, self.profile.seconds_of(chosen), peak <= self.target)
+            self.known[chosen] = (choice, event, int((curve == peak).sum()))
         return self.known[chosen]
 
     def choice(self, chosen: frozenset[int]) -> Choice:
-        peak = int(self.curve(chosen).max())
-        return Choice(chosen, peak, self.profile.seconds_of(chosen), peak <= self.target)
+        return self.looked(chosen)[0]
 
     def grown(self, chosen: frozenset[int]) -> Choice:
         """Add the choice with most bytes saved at the peak per second, until the target is kept or nothing helps."""
-        best = self.choice(chosen)
-        while not best.kept and self.left > -_EVALUATIONS:
-            curve = self.curve(best.modules)
-            event = int(curve.argmax())
+        best, event, wide = self.looked(chosen)
+        while not best.kept:
             ranked = [
                 (saved / (self.profile.seconds[module] + 1e-7), module)
                 for module, saved in self.profile.gains(event, best.modules).items()
                 if module in self.allowed
             ]
             for _, module in sorted(ranked, reverse=True):
-                tried = self.choice(best.modules | {module})
-                if tried.peak < best.peak or (tried.peak == best.peak and self._flatter(tried, best)):
-                    best = tried
+                tried, at, width = self.looked(best.modules | {module})
+                if (tried.peak, width) < (best.peak, wide):
+                    best, event, wide = tried, at, width
                     break
             else:
                 break
         return best
 
-    def _flatter(self, a: Choice, b: Choice) -> bool:
-        """Whether ``a`` has fewer events at the peak than ``b``."""
-        return int((self.curve(a.modules) == a.peak).sum()) < int((self.curve(b.modules) == b.peak).sum())
-
     def improved(self, choice: Choice) -> Choice:
-        """Drop and exchange choices while the target stays kept (or the peak does not rise) and time falls."""
-        limit = max(self.target, choice.peak)
-        best = choice
+        """Drop and exchange choices while the target stays kept (or the peak does not rise) and time falls.
+
+        A choice is exchanged for modules around it, inside it, or of its own kind.
+        """
+        limit, best = max(self.target, choice.peak), choice
         changed = True
         while changed and self.left > 0:
             changed = False
             for module in sorted(best.modules, key=lambda m: -self.profile.seconds[m]):
                 without = best.modules - {module}
-                cheaper = [m for m in self.candidates if self.profile.seconds[m] < self.profile.seconds[module]]
-                options = [without, *(without | {m} for m in cheaper if m not in without)]
-                for option in options[: 1 + max(0, self.left // 50)]:
+                for option in (without, *(without | {other} for other in self._cheaper(module) - without)):
                     tried = self.choice(option)
                     if tried.peak <= limit and tried.seconds < best.seconds:
                         best, changed = tried, True
                         break
-                if changed:
+                    if self.left <= 0:
+                        break
+                if changed or self.left <= 0:
                     break
         return best
+
+    def _cheaper(self, module: int) -> frozenset[int]:
+        profile = self.profile
+        kin = self.family.get(module, set()) | {m for m in self.allowed if profile.kinds[m] == profile.kinds[module]}
+        return frozenset(m for m in kin & self.allowed if profile.seconds[m] < profile.seconds[module])

@@ -53,15 +53,15 @@ class _Handle:
         if self.value is None:
             self.call.run_again()
             if self.value is None:
-                raise ReplayError("its second run saved fewer tensors than its first")
+                raise ReplayError("its second run saved fewer tensors than its first", self.call.name)
         return self.value
 
 
 class _Call:
     """One call of one recomputed module."""
 
-    def __init__(self, forward: Callable[..., Any], frozen: Frozen, ambient: Ambient) -> None:
-        self.forward, self.frozen, self.ambient = forward, frozen, ambient
+    def __init__(self, name: str, forward: Callable[..., Any], frozen: Frozen, ambient: Ambient) -> None:
+        self.name, self.forward, self.frozen, self.ambient = name, forward, frozen, ambient
         self.handles: list[weakref.ref[_Handle]] = []
         self.kinds: list[tuple[torch.Size, torch.dtype, torch.device]] = []
         self.random: RandomState | None = None
@@ -77,9 +77,9 @@ class _Call:
     def run_again(self) -> None:
         """Fill every handle that is still in use."""
         if self.refused:
-            raise ReplayError(self.refused)
+            raise ReplayError(self.refused, self.name)
         if self.journal is None:
-            raise ReplayError("it runs a backward of its own inside its forward")
+            raise ReplayError("it runs a backward of its own inside its forward", self.name)
         in_use = [number for number, reference in enumerate(self.handles) if reference() is not None]
         last, count = in_use[-1], 0
 
@@ -92,7 +92,8 @@ class _Call:
                 if self.kinds[number] != (value.shape, value.dtype, value.device):
                     raise ReplayError(
                         f"its second run saves {tuple(value.shape)} {value.dtype} where the first saved "
-                        f"{tuple(self.kinds[number][0])} {self.kinds[number][1]}"
+                        f"{tuple(self.kinds[number][0])} {self.kinds[number][1]}",
+                        self.name,
                     )
                 handle.value = value
             if number >= last:
@@ -130,7 +131,7 @@ def _saving(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.T
         _current.hooks = outer
 
 
-def _keep(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+def _keep(name: str, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     """Keep an input of a recomputed call: itself, or a handle of the recomputed call around it."""
     hooks = getattr(_current, "hooks", None)
     if hooks is None:
@@ -138,7 +139,7 @@ def _keep(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
         def unchanged() -> torch.Tensor:
             if tensor._version != version:
-                raise ReplayError("an input of it is changed in place after it ran")
+                raise ReplayError("an input of it is changed in place after it ran", name)
             return tensor
 
         return unchanged
@@ -155,12 +156,13 @@ class Footprint:
     tensors: tuple[tuple[int, str], ...] = ()
 
 
-def recomputed(module: nn.Module, footprint: Footprint | None = None) -> Callable[..., Any]:
+def recomputed(module: nn.Module, footprint: Footprint | None = None, name: str = "") -> Callable[..., Any]:
     """A forward of ``module`` that keeps only its inputs and runs again in backward.
 
     Args:
         module: any module; its present ``forward`` is what runs.
         footprint: what it changes in place; None: learn it in its first call, which copies every input and buffer.
+        name: for messages.
 
     Raises:
         ReplayError: (from backward) the second run is not the first one again.
@@ -175,10 +177,10 @@ def recomputed(module: nn.Module, footprint: Footprint | None = None) -> Callabl
         nonlocal known
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
             return forward(*args, **kwargs)
-        frozen = freeze(args, kwargs, _keep, known)
+        frozen = freeze(args, kwargs, functools.partial(_keep, name), known)
         here = devices | frozen.devices
         cuda = sorted({device.index or 0 for device in here if device.type == "cuda"})
-        call = _Call(forward, frozen, Ambient.now(sorted({device.type for device in here} | {"cpu"})))
+        call = _Call(name, forward, frozen, Ambient.now(sorted({device.type for device in here} | {"cpu"})))
         drawn = RandomState.now(cuda)
         seen = watch.before(frozen.holders)
         with _saving(call.pack, _open):
@@ -212,11 +214,11 @@ class Recomputation:
     def __init__(
         self, model: nn.Module, paths: Iterable[str], footprints: Mapping[str, Footprint] | None = None
     ) -> None:
-        chosen: dict[int, tuple[nn.Module, Footprint | None]] = {}
+        chosen: dict[int, tuple[nn.Module, Footprint | None, str]] = {}
         for path in paths:
             module = model.get_submodule(path)
-            chosen.setdefault(id(module), (module, (footprints or {}).get(path)))
-        self._forwards = [(module, recomputed(module, footprint)) for module, footprint in chosen.values()]
+            chosen.setdefault(id(module), (module, (footprints or {}).get(path), path))
+        self._forwards = [(module, recomputed(module, footprint, name)) for module, footprint, name in chosen.values()]
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -24,11 +24,11 @@ _Thaw = Callable[[dict[int, Any]], Any]
 
 
 class ReplayError(RuntimeError):
-    """A forward cannot be run again with the same result. ``why``."""
+    """A forward cannot be run again with the same result. ``why``, and the ``name`` of the module where known."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"this module cannot be recomputed exactly: {why}")
-        self.why = why
+    def __init__(self, why: str, name: str = "") -> None:
+        super().__init__(f"module {name or '(unnamed)'} cannot be recomputed exactly: {why}")
+        self.why, self.name = why, name
 
 
 @dataclasses.dataclass(slots=True)

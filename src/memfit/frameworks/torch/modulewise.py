@@ -1,0 +1,139 @@
+"""Fit a step at module level: for programs that are no single graph, and for those that run their own loop.
+
+What may be combined, cheapest first, and kept only where a real run shows that the results stay the same bits:
+
+    early optimizer    each parameter is stepped as soon as its gradient is final, which frees the gradient
+    recomputation      modules at any level of the tree run again in backward (``checkpointing``)
+    micro-batches      only where sums may be reordered (``microbatch``)
+
+The choice of modules comes from one profile (``module_profile``, ``passes.recompute_modules``); what that projection
+leaves out is found by running: a plan that measures above the budget moves the target down by the difference, one with
+room to spare moves it up. A module whose recomputation is refused or changes a bit is left out from then on. Cost: about
+ten to twenty steps, and a copy of parameters and optimizer state, which are put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from memfit.frameworks.torch.checkpointing import Footprint, Recomputation
+from memfit.frameworks.torch.early_optimizer import stepping_early
+from memfit.frameworks.torch.microbatch import run_micro_batches, split_of
+from memfit.frameworks.torch.steps import run_step
+from memfit.ir.step import Step
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ModulePlan:
+    """What to do at module level, with the figures it was chosen by.
+
+    Attributes:
+        recompute: names of the submodules that run again in backward.
+        footprints: by name, what each changes in place.
+        early_optimizer: step each parameter as soon as its gradient is final.
+        micro_batches: equal parts of the batch, one after another.
+        weights: how the parts' losses are weighted (``microbatch.WEIGHTS``).
+        budget: bytes that the plan was made for.
+        baseline_peak, projected_peak, measured_peak: bytes of all tensors of the step.
+        baseline_seconds, seconds: of one step, CPU time of the process (wall time on a device).
+        exact: the run was compared with the plain one and left the same bits.
+        error: largest relative difference of a gradient where it is not exact.
+        levers: rows with the fields of ``report.summary.LeverUse``.
+        notes: what the user should know.
+    """
+
+    recompute: tuple[str, ...] = ()
+    footprints: dict[str, Footprint] = field(default_factory=dict)
+    early_optimizer: bool = False
+    micro_batches: int = 1
+    weights: str = "rows"
+    budget: int = 0
+    baseline_peak: int = 0
+    projected_peak: int = 0
+    measured_peak: int = 0
+    baseline_seconds: float = 0.0
+    seconds: float = 0.0
+    exact: bool = True
+    error: float = 0.0
+    levers: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def apply(self, step: Step) -> ModuleStep:
+        """The step under this plan, as a callable.
+
+        Raises:
+            AttributeError: the model has no submodule of a name in the plan.
+        """
+        return ModuleStep(step, self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the recipe; ``from_json`` gives an equal plan back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ModulePlan:
+        """The plan that ``to_json`` wrote."""
+        footprints = {
+            name: Footprint(tuple(row["arguments"]), tuple((int(n), str(key)) for n, key in row["tensors"]))
+            for name, row in data["footprints"].items()
+        }
+        return ModulePlan(
+            **{
+                **data, "recompute": tuple(data["recompute"]), "footprints": footprints,
+                "levers": tuple(data["levers"]), "notes": tuple(data["notes"]),
+            }
+        )  # fmt: skip
+
+
+class ModuleStep:
+    """Runs a step under a plan; what ``run_step`` returns, and leaves the same state. The model is unchanged between."""
+
+    def __init__(self, step: Step, plan: ModulePlan) -> None:
+        self.step, self.plan = step, plan
+        self.recomputation = Recomputation(step.model, plan.recompute, plan.footprints) if plan.recompute else None
+
+    def __call__(self, inputs: Any = None) -> Any:
+        """Run one step on ``inputs`` (default: the step's own example batch)."""
+        step = self.step if inputs is None else replace(self.step, inputs=inputs)
+        if self.recomputation is None:
+            return self._run(step)
+        with self.recomputation.applied():
+            return self._run(step)
+
+    def _run(self, step: Step) -> Any:
+        if self.plan.micro_batches > 1:
+            return run_micro_batches(step, split_of(step, self.plan.micro_batches, self.plan.weights))
+        if self.plan.early_optimizer:
+            return stepping_early(step)
+        return run_step(step)
+
+
+def fit_modules(
+    step: Step,
+    budget: int,
+    *,
+    allow_reassociation: bool = False,
+    allow_inexact: bool = False,
+    progress: Progress | None = None,
+) -> ModulePlan:
+    """The plan for ``step`` whose measured peak is at most ``budget`` bytes, at the least extra time found.
+
+    Args:
+        step: the step; it is run several times and its model, optimizer and random state are put back.
+        budget: bytes of all tensors of the step.
+        allow_reassociation: micro-batches are allowed where the gradients agree up to the order of sums.
+        allow_inexact: micro-batches also where random numbers are drawn in another order.
+        progress: called with what is being done, steps done, and steps expected.
+
+    Raises:
+        BudgetError: not even the smallest plan keeps the budget; ``needed`` is what that plan measured.
+
+    Cost: see the module text.
+    """
+    from memfit.frameworks.torch.module_search import Search
+
+    return Search(step, budget, allow_reassociation, allow_inexact, progress).run()
