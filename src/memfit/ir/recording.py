@@ -19,16 +19,21 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from memfit.ir.trace import Category
+
 Column64 = npt.NDArray[np.int64]
 Column32 = npt.NDArray[np.int32]
 
 
 class Scope(IntEnum):
-    """Kind of an operation: of the framework's library, a node of the backward pass, or named by the user."""
+    """Kind of an operation: of the framework's library, a node of the backward pass, named by the user, or run by the
+    engine of the backward pass on what the last node returned.
+    """
 
     FUNCTION = 0
     BACKWARD = 1
     USER = 7
+    AFTER_NODE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,18 @@ class PythonFrame:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStorage:
+    """What a storage turned out to be for. ``block``: its number, -1: not from the recorded allocator."""
+
+    block: int
+    nbytes: int
+    category: Category
+    label: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
 
 
 @dataclass(frozen=True)

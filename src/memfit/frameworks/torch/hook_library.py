@@ -138,9 +138,10 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     }  # fmt: skip
     arguments = {
         "block_of": [ctypes.c_void_p], "start": [ctypes.c_int, ctypes.c_int], "mark": [ctypes.c_char_p],
-        "set_module_call": [ctypes.c_void_p], "watch": [ctypes.c_int],
+        "set_module_call": [ctypes.c_void_p], "watch": [ctypes.c_int], "sample": [ctypes.c_int],
     }  # fmt: skip
-    for name in (*results, "reset_peak", "start", "stop", "clear", "clear_stacks", "mark", "set_module_call", "watch"):
+    plain = ("reset_peak", "stop", "clear", "clear_stacks", "sample_now")
+    for name in (*results, *arguments, *plain):
         function = getattr(library, f"memfit_{name}")
         function.restype = results.get(name)
         if name in arguments:

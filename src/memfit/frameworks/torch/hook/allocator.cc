@@ -34,6 +34,8 @@ bool beneath = false;  // another allocator was put over ours and may call it: d
 int64_t next_number = 0;
 int64_t first_number = 0;  // blocks of this installation have numbers from here on
 int64_t live = 0;
+std::atomic<uint32_t> events_seen{0};
+std::atomic<int64_t> live_now{0};  // the same, read without the lock
 int64_t peak = 0;
 uint64_t digest = 0;  // of the deltas since the last step mark, in order
 
@@ -58,8 +60,19 @@ CountingAllocator& allocator() {
   return *instance;
 }
 
+// Live bytes after the event before this one: when they are new ground, the process is looked at.
+void look() {
+  const int64_t before = live_now.load(std::memory_order_relaxed);
+  const int64_t above = sample_above.load(std::memory_order_relaxed);
+  if (above == INT64_MAX) return;
+  if (before >= above) sample_resident(before);
+  else if ((events_seen.fetch_add(1, std::memory_order_relaxed) & 31) == 0 && before >= above / 8 * 7)
+    sample_resident_if_due(before);
+}
+
 void release(void* address) {
   if (address == nullptr) return;
+  look();
   const int32_t operation = watching.load(std::memory_order_relaxed) ? current_operation(false) : -1;
   Block block;
   {
@@ -67,6 +80,7 @@ void release(void* address) {
     if (!table().remove(address, block)) std::terminate();  // cannot happen: only blocks in the table have this deleter
     if (block.number >= first_number) {
       live -= block.bytes;
+      live_now.store(live, std::memory_order_relaxed);
       if (recording.load(std::memory_order_relaxed)) record(block.number, -block.bytes, operation, -1);
     }
   }
@@ -74,6 +88,7 @@ void release(void* address) {
 }
 
 c10::DataPtr CountingAllocator::allocate(size_t bytes) {
+  look();
   c10::DataPtr data = inner->allocate(bytes);
   void* address = data.get();
   const auto deleter = inner->raw_deleter();
@@ -96,6 +111,7 @@ c10::DataPtr CountingAllocator::allocate(size_t bytes) {
   }
   if (!counted) return data;
   live += size;
+  live_now.store(live, std::memory_order_relaxed);
   peak = std::max(peak, live);
   if (recording.load(std::memory_order_relaxed)) record(number, size, operation, position.stack);
   return data;
@@ -135,6 +151,7 @@ int memfit_install() {
     if (!fork_safe) pthread_atfork([] { lock.lock(); }, [] { lock.unlock(); }, [] { lock.unlock(); });
     fork_safe = true;
     live = peak = 0;
+    live_now.store(0);
     first_number = next_number;
   }
   if (c10::GetCPUAllocator() != &allocator()) {  // ours may still be there, as a passage

@@ -14,6 +14,7 @@ std::vector<std::string> texts;
 namespace {
 
 constexpr int32_t kUnknown = -2;  // not yet a row
+constexpr int32_t kAfterNode = 64;  // scope of what the engine itself runs on the gradients that a node returned
 constexpr int kDepth = 128;       // deeper operations are charged to the one at this depth
 
 struct Active {
@@ -70,17 +71,21 @@ int32_t row_of(ThreadState& here, int top) {
     const int32_t parent = at == 0 ? -1 : here.active[at - 1].operation;
     const char* name = function.name();
     const bool in_function = at > 0 && !runs_python(here.active[at - 1]);
-    if (is_engine(name) || (in_function && std::strncmp(name, "aten::empty", 11) == 0)) {
+    const bool deep = in_function && at > 1 && !runs_python(here.active[at - 2]);
+    if (is_engine(name) || (deep && std::strncmp(name, "aten::empty", 11) == 0)) {
       active.operation = parent;
       continue;
     }
+    const bool after_node = at > 0 && parent < 0 && function.scope() == at::RecordScope::FUNCTION &&
+                            is_engine(here.active[at - 1].function->name());
+    const int32_t scope = after_node ? kAfterNode : static_cast<int32_t>(function.scope());
     Position position;
     if (!in_function || parent < 0) position = python_position();
     std::lock_guard<std::mutex> guard(lock);
     if (in_function && parent >= 0) position = {operations[parent].module, operations[parent].stack};
     active.operation = static_cast<int32_t>(operations.size());
     operations.push({function.seqNr(), function.threadId(), function.forwardThreadId(), now(), position.module,
-                     intern(name, function.overload_name()), parent, static_cast<int32_t>(function.scope()), position.stack});
+                     intern(name, function.overload_name()), parent, scope, position.stack});
   }
   return here.active[top].operation;
 }

@@ -4,6 +4,7 @@
 // something is allocated in them, or when autograd may come back to them, so that a view costs next to nothing.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -29,7 +30,7 @@ struct Operation {
   const void* module;  // the innermost torch.nn.Module whose forward was running
   int32_t name;        // index of a text
   int32_t parent;      // the operation it runs in, -1: none
-  int32_t scope;       // at::RecordScope
+  int32_t scope;       // at::RecordScope, 64: of the autograd engine, after the last backward node
   int32_t stack;       // Python stack, -1: none
 };
 
@@ -79,6 +80,20 @@ int32_t current_operation(bool materialise);  // of this thread; takes the lock
 void watch_operations(bool on);
 void clear_texts();
 
+// resident.cc
+struct Resident {  // bytes
+  int64_t live = 0;      // of the blocks counted by the hook
+  int64_t resident = 0;  // of the process
+  int64_t shared = 0;    // of these, backed by files or shared: code
+  int64_t arena = 0;     // malloc: asked of the system by growing
+  int64_t mapped = 0;    // malloc: blocks mapped one by one
+  int64_t used = 0;      // malloc: of arena, handed out
+  int64_t free = 0;      // malloc: of arena, freed and kept
+};
+extern std::atomic<int64_t> sample_above;
+void sample_resident(int64_t live);          // never call it with the lock held
+void sample_resident_if_due(int64_t live);   // the same: not more often than every 10 ms
+
 // python_stack.cc
 struct Position {
   const void* module = nullptr;
@@ -89,3 +104,5 @@ void gather_stacks(bool on);
 size_t stack_bytes();
 
 }  // namespace memfit
+
+extern "C" int64_t memfit_live();
