@@ -1,0 +1,190 @@
+"""Trace a whole program without running it: build it, run its steps on hollow tensors, and name every storage.
+
+Categories, in this order of precedence: parameters and buffers of the model; inputs; gradients (``.grad`` of a
+parameter at any time); optimizer state (tensors in ``optimizer.state``); activations (born in a forward phase and alive
+beyond the op that made them); everything else is temporary: scratch inside ops, what backward and optimizer pass on.
+Where hollow tensors do not carry a program through, it is run for real under the same mode, and the trace says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from memfit.errors import MemfitError, TargetError
+from memfit.frameworks.torch.hollow_step import hollow_step
+from memfit.frameworks.torch.steps import is_training, run_step
+from memfit.frameworks.torch.tape_mode import Tape
+from memfit.ir.step import Step
+from memfit.ir.trace import Category, Trace, TraceOp, TraceStorage
+
+LARGEST_REAL_RUN = 2 << 30
+
+
+def trace_step(build: Callable[[], Step] | Step, *, steps: int = 2, real: bool | None = None) -> Trace:
+    """The projected Trace of a program: its construction and ``steps`` steps.
+
+    Args:
+        build: makes the Step; it is called on hollow tensors, so a model of any size costs no memory. Or a Step that
+            exists: a hollow copy of it is traced, its own tensors are neither read nor changed.
+        steps: how many steps to run, >= 1; optimizer state appears in the first, so 2 shows the steady state.
+        real: True: run every op for real. None: only where hollow tensors fail. False: raise then.
+
+    Raises:
+        MemfitError: the program raises; whatever ``run_step`` raises for a step that cannot train.
+
+    Cost: 20-40 us an op; random state and the autograd mode are left as found.
+    """
+    if real is not True:
+        try:
+            return _trace(build, steps, real=False)
+        except MemfitError:
+            raise
+        except Exception as error:
+            if real is False:
+                raise
+            note = f"traced by running it, as hollow tensors did not carry it through ({type(error).__name__}: {error})"
+    else:
+        note = "traced by running it"
+    try:
+        return _trace(build, steps, real=True, note=note)
+    except MemfitError:
+        raise
+    except Exception as error:
+        raise TargetError("step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback") from error
+
+
+def _trace(build: Callable[[], Step] | Step, steps: int, *, real: bool, note: str = "") -> Trace:
+    tape = Tape(real=real)
+    place = tape.location
+    labels = _Labels(tape)
+    with _undisturbed(), place.watching_modules(), tape:
+        tape.begin("build")
+        step = hollow_step(build, tape) if isinstance(build, Step) else build()
+        place.name_modules(step.model)
+        labels.learn_model(step)
+        for number in range(steps):
+            place.step = number
+
+            def mark(phase: str) -> None:
+                labels.learn_optimizer(step)
+                place.phase = phase
+
+            run_step(step, mark)
+            labels.learn_optimizer(step)
+            place.forget_forward()
+        tape.stop()
+    labels.close()
+    return _assemble(tape, labels, is_training(step), note)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Random state, gradient mode and compilation as found on the way out; ``torch.compile`` runs eagerly inside."""
+    random_state, grad = torch.get_rng_state(), torch.is_grad_enabled()
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.set_rng_state(random_state)
+        torch.set_grad_enabled(grad)
+
+
+class _Labels:
+    """Which storage is a parameter, a buffer, an input, a gradient or optimizer state, and its name."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self.categories: dict[int, tuple[Category, str]] = {}
+        self._names: dict[int, str] = {}
+        self._hooks: list[Any] = []
+        self._optimizer_entries = -1
+
+    def set(self, tensor: Any, category: Category, label: str) -> None:
+        """Put a tensor's storage into a category, if it has none yet."""
+        if isinstance(tensor, torch.Tensor):
+            index = self._tape.index_of(tensor)
+            if index is not None:
+                self.categories.setdefault(index, (category, label))
+
+    def learn_model(self, step: Step) -> None:
+        """Parameters, buffers and inputs; gradients are learned as they appear."""
+        model = step.model
+        parameters: dict[str, Any] = {}
+        if isinstance(model, torch.nn.Module):
+            parameters = dict(model.named_parameters())
+            for name, parameter in parameters.items():
+                self.set(parameter, Category.PARAMETERS, name)
+            for name, buffer in model.named_buffers():
+                self._tape.enter(buffer, known=True)
+                self.set(buffer, Category.BUFFERS, name)
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        extra = [p for group in getattr(step.optimizer, "param_groups", []) for p in group["params"] if id(p) not in self._names]
+        for parameter in extra:
+            self.set(parameter, Category.PARAMETERS, "")
+        for parameter in (*parameters.values(), *extra):
+            if parameter.requires_grad and parameter.is_leaf:
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._gradient))
+        for label, tensor in _named_tensors(step.inputs):
+            self._tape.enter(tensor, known=True)
+            self.set(tensor, Category.INPUTS, label)
+
+    def _gradient(self, parameter: torch.Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is not None:
+            parts = [gradient] if gradient.layout is torch.strided else [gradient._indices(), gradient._values()]
+            for part in parts:
+                self.set(part, Category.GRADIENTS, self._names.get(id(parameter), ""))
+
+    def learn_optimizer(self, step: Step) -> None:
+        """State that the optimizer holds by now."""
+        state = getattr(step.optimizer, "state", None)
+        if not state:
+            return
+        for parameter, entries in state.items():
+            if isinstance(entries, dict):
+                name = self._names.get(id(parameter), "")
+                for key, value in entries.items():
+                    for label, tensor in _named_tensors(value):
+                        self.set(tensor, Category.OPTIMIZER_STATE, f"{name}.{key}{label}")
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _named_tensors(value: Any, label: str = "") -> list[tuple[str, torch.Tensor]]:
+    """Tensors in nested lists, tuples and dicts, with a name."""
+    if isinstance(value, torch.Tensor):
+        return [(label, value)]
+    found: list[tuple[str, torch.Tensor]] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            found += _named_tensors(item, f"{label}.{key}" if label else str(key))
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            found += _named_tensors(item, f"{label}[{position}]")
+    return found
+
+
+def _assemble(tape: Tape, labels: _Labels, training: bool, note: str) -> Trace:
+    ops = tuple([TraceOp(*row) for row in tape.ops])
+    death_op = {index: op for index, delta, op in tape.events if delta < 0}
+    storages: list[TraceStorage] = []
+    for index, (nbytes, op, shape, dtype) in enumerate(tape.born):
+        category, label = labels.categories.get(index, (None, ""))
+        if category is None:
+            beyond = index not in tape.scratch and death_op.get(index, len(ops)) > op
+            category = Category.ACTIVATIONS if beyond and ops[op].phase == "forward" else Category.TEMPORARIES
+        storages.append(TraceStorage(nbytes, category, op, shape, dtype, label))
+    columns = np.array(tape.events, dtype=np.int64).reshape(-1, 3)
+    notes = [*([note] if note else []), *tape.notes]
+    meta = {"device": "cpu", "torch": torch.__version__, "training": training, "notes": notes}
+    return Trace(
+        "projected", ops, tuple(storages), columns[:, 0].copy(), columns[:, 1].copy(), columns[:, 2].copy(), meta=meta
+    )
