@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memfit.api import fit, predict, profile
+    from memfit.api.fitted import fit
+    from memfit.api.prediction import predict
+    from memfit.api.profiling import profile
     from memfit.errors import (
         BudgetError,
         CaptureError,
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "fit": "memfit.api",
-    "predict": "memfit.api",
-    "profile": "memfit.api",
+    "fit": "memfit.api.fitted",
+    "predict": "memfit.api.prediction",
+    "profile": "memfit.api.profiling",
     "Step": "memfit.ir.step",
     "Trace": "memfit.ir.trace",
     "BudgetError": "memfit.errors",

@@ -78,6 +78,8 @@ class FittedStep:
         parameters = dict(step.model.named_parameters())
         trained = [parameters[name] for name in captured.trained]
         buffers = dict(step.model.named_buffers())
+        if captured.training and step.optimizer is None:
+            step.model.zero_grad(set_to_none=True)
         tensors: list[torch.Tensor] = [
             *(parameter.detach() for parameter in trained),
             *(parameters[name].detach() for name in captured.frozen),

@@ -1,7 +1,9 @@
 """Ops that may write their result over an input that dies there, with bit-equal results.
 
-Only elementwise kernels, whose element ``i`` depends on elements ``i`` alone, and only where the dying tensor covers its
-whole storage with the layout of the result. The call is the op's own ``out=`` or in-place form: the same kernel.
+Elementwise kernels, whose element ``i`` depends on elements ``i`` alone, and softmaxes, which read a row before they
+write it; only where the dying tensor covers its whole storage with the layout of the result. The call is the op's own
+``out=`` or in-place form, and ``memfit.frameworks.torch.measure`` runs both forms of each signature and keeps only what
+gave equal bits.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ _FORMS: dict[Any, tuple[Any, str, tuple[int, ...]]] = {
     aten.tanh_backward.default: (aten.tanh_backward.grad_input, "grad_input", (0,)),
     aten.sigmoid_backward.default: (aten.sigmoid_backward.grad_input, "grad_input", (0,)),
     aten.leaky_relu_backward.default: (aten.leaky_relu_backward.grad_input, "grad_input", (0,)),
-    aten.bernoulli.p: (aten.bernoulli_.float, "self", (0,)),
+    aten._softmax.default: (aten._softmax.out, "out", (0,)),
+    aten._log_softmax.default: (aten._log_softmax.out, "out", (0,)),
+    aten._softmax_backward_data.default: (aten._softmax_backward_data.out, "grad_input", (0, 1)),
+    aten._log_softmax_backward_data.default: (aten._log_softmax_backward_data.out, "out", (0, 1)),
     aten.masked_fill.Scalar: (aten.masked_fill_.Scalar, "self", (0,)),
 }
 

@@ -23,6 +23,7 @@ import torch
 from torch.fx import Node
 
 from memfit.frameworks.torch import allocator_hook, optimizer as optimizers
+from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program
 from memfit.ir.graph import Graph, Op, Storage
 
@@ -61,7 +62,10 @@ def measured(
                 for storage, nbytes in zip(op.writes, cost["outputs"], strict=False):
                     if nbytes:
                         sizes[storage] = nbytes
-            ops[index] = replace(op, seconds=cost["seconds"], workspace=cost["workspace"])
+            reuse = op.reuse
+            if node is not None and reuse >= 0 and not table.same_in_place(node, reuse, program):
+                reuse = -1
+            ops[index] = replace(op, seconds=cost["seconds"], workspace=cost["workspace"], reuse=reuse)
     table.save()
     storages = [replace(s, nbytes=sizes.get(i, s.nbytes)) for i, s in enumerate(program.graph.storages)]
     if state:
@@ -106,6 +110,13 @@ class CostTable:
     def op_cost(self, node: Node) -> dict[str, Any]:
         """Seconds, workspace bytes and output storage bytes of the op of an FX node."""
         return self._row(signature(node), lambda: _measure_node(node))
+
+    def same_in_place(self, node: Node, storage: int, program: Program) -> bool:
+        """Whether the form of the op that overwrites ``storage`` gives the same bits."""
+        form = in_place_call(node, storage, program.storage_of)
+        if form is None:
+            return False
+        return bool(self._row(f"{signature(node)} over {form[2]}", lambda: {"same": _same_bits(node, *form)})["same"])
 
     def optimizer_cost(self, optimizer: Any, parameter: torch.Tensor) -> dict[str, Any]:
         """Seconds, workspace and state bytes of the optimizer's step of ``parameter``, in the steady state."""
@@ -177,6 +188,23 @@ def _measure_node(node: Node) -> dict[str, Any]:
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, MemoryError):
         nbytes = sum(t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)]))
         return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": []}
+    finally:
+        torch.set_rng_state(random_state)
+
+
+def _same_bits(node: Node, target: Any, keyword: str, place: int) -> bool:
+    random_state = torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
+            plain = node.target(*args, **kwargs)  # type: ignore[operator]
+            if keyword != "self":
+                kwargs = {**kwargs, keyword: args[place]}
+            over = target(*args, **kwargs)
+            kept = over.data_ptr() == args[place].data_ptr() and over.stride() == plain.stride()
+            return bool(kept and torch.equal(plain, over))
+    except (RuntimeError, TypeError, ValueError):
+        return False
     finally:
         torch.set_rng_state(random_state)
 

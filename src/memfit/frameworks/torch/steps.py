@@ -4,6 +4,8 @@ The one definition of "a step" that predict traces, profile measures, and fit mu
 
     for each of ``accumulate``:  output = model(inputs) ; loss = loss(output) ; (loss / accumulate).backward()
     optimizer.step() ; optimizer.zero_grad(set_to_none=True)
+
+Without an optimizer a training step leaves its gradients in ``.grad`` and starts by dropping the ones it finds there.
 """
 
 from __future__ import annotations
@@ -78,6 +80,8 @@ def run_step(step: Step, mark: Callable[[str], None] = lambda phase: None) -> An
             output = call_model(step.model, step.inputs)
         mark("between")
         return output
+    if step.optimizer is None and isinstance(step.model, torch.nn.Module):
+        step.model.zero_grad(set_to_none=True)
     total = None
     for _ in range(step.accumulate):
         mark("forward")

@@ -1,0 +1,132 @@
+"""The search of `fit`: over levers by class of numerics, and over the two ways to apply them.
+
+One graph first: it plans every tensor. Where the step cannot be captured, its modules: recomputation by module, the
+optimizer in backward. Bit-exact levers come first; reassociating ones only where allowed and needed; lossy ones last.
+Within a class the cheapest feasible plan wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from memfit.errors import BudgetError, CaptureError
+from memfit.fitting.ablation import levers_used, plain_peak
+from memfit.frameworks.torch.fitted import FittedStep
+from memfit.frameworks.torch.levers import with_levers
+from memfit.frameworks.torch.modulewise import fit_modules
+from memfit.ir.lever import BIT_EXACT, LOSSY, REASSOCIATING, LeverUse
+from memfit.ir.recipe import BucketPlan
+from memfit.ir.step import Step
+
+Progress = Callable[[str, int | None, int | None], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the search settled on. Bytes projected. ``run``: the fitted step; ``timelines``: (seconds, bytes) curves."""
+
+    run: Callable[..., Any]
+    mode: str
+    peak: int
+    seconds: float
+    baseline_peak: int
+    baseline_seconds: float
+    smallest_feasible: int
+    lower_bound: int
+    levers: tuple[LeverUse, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    buckets: list[BucketPlan] = field(default_factory=list)
+    modules: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    numerics: str = BIT_EXACT
+
+
+def search(
+    step: Step, budget: int, *, held: int = 0, allow_reassociation: bool = False, allow_inexact: bool = False,
+    levers: tuple[str, ...] | None = None, modules_only: bool = False, progress: Progress | None = None,
+) -> Choice:  # fmt: skip
+    """The cheapest way found to run ``step`` within ``budget`` bytes of tensors.
+
+    Raises:
+        BudgetError: no allowed lever keeps the budget; ``needed`` is the smallest feasible one found.
+    """
+    refusal: BudgetError | None = None
+    notes: list[str] = []
+    classes = list(candidates(step, allow_reassociation, allow_inexact, levers))
+    for numerics in (BIT_EXACT, REASSOCIATING, LOSSY):
+        best: Choice | None = None
+        for options in [o for n, o in classes if n == numerics]:
+            try:
+                found = _one(with_levers(step, options), budget, held, options, numerics, modules_only, notes, progress)
+            except BudgetError as error:
+                refusal = error if refusal is None or error.needed < refusal.needed else refusal
+                continue
+            if best is None or found.seconds < best.seconds:
+                best = found
+        if best is not None:
+            return best
+    assert refusal is not None
+    raise refusal
+
+
+def candidates(
+    step: Step, reassociation: bool, inexact: bool, levers: tuple[str, ...] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lever options by class, the least disturbing first."""
+    yield BIT_EXACT, {}
+    if reassociation or inexact:
+        for parts in (2, 4, 8, 16):
+            if levers is None or "micro-batches" in levers:
+                yield REASSOCIATING, {"micro_batches": parts}
+
+
+def _one(
+    step: Step, budget: int, held: int, options: dict[str, Any], numerics: str, modules_only: bool, notes: list[str],
+    progress: Progress | None,
+) -> Choice:  # fmt: skip
+    if not modules_only:
+        try:
+            return _graph(step, budget, held, options, numerics, tuple(notes), progress)
+        except CaptureError as error:
+            notes.append(f"fitted by modules, because memfit {error}".replace("memfit cannot", "memfit cannot"))
+    return _modules(step, budget, options, numerics, tuple(notes), progress)
+
+
+def _graph(
+    step: Step, budget: int, held: int, options: dict[str, Any], numerics: str, notes: tuple[str, ...],
+    progress: Progress | None,
+) -> Choice:  # fmt: skip
+    fitted = FittedStep(step, budget, held=held, progress=progress)
+    bucket = fitted.first
+    plan, graph = bucket.plan, bucket.program.graph
+    rows = levers_used(graph, plan)
+    bucket_plan = BucketPlan(
+        [[list(shape), dtype] for shape, dtype in bucket.shapes], bucket.fingerprint, list(plan.schedule), plan.peak, plan.seconds
+    )
+    return Choice(
+        fitted, "graph", plan.peak, plan.seconds, plain_peak(graph), plan.baseline_seconds, plan.smallest_feasible,
+        plan.lower_bound, (*rows, *_option_rows(options, numerics)), options, [bucket_plan], notes=notes, numerics=numerics,
+    )  # fmt: skip
+
+
+def _modules(
+    step: Step, budget: int, options: dict[str, Any], numerics: str, notes: tuple[str, ...], progress: Progress | None
+) -> Choice:
+    plan = fit_modules(
+        step, budget, allow_reassociation=numerics != BIT_EXACT, allow_inexact=numerics == LOSSY, progress=progress
+    )
+    rows = tuple(
+        LeverUse(row["name"], row.get("numerics", BIT_EXACT), row["saved"], row["cost_seconds"], row.get("detail", ""))
+        for row in plan.levers
+    )
+    return Choice(
+        plan.apply(step), "modules", plan.projected_peak or plan.measured_peak, plan.seconds, plan.baseline_peak,
+        plan.baseline_seconds, plan.measured_peak, 0, rows, options, modules=plan.to_json(),
+        notes=(*notes, *plan.notes), numerics=numerics,
+    )  # fmt: skip
+
+
+def _option_rows(options: dict[str, Any], numerics: str) -> tuple[LeverUse, ...]:
+    return tuple(LeverUse(name.replace("_", "-"), numerics, 0, 0.0, str(value)) for name, value in options.items())
