@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from memfit.frameworks.torch import scratch_convolution as convolution
-from memfit.frameworks.torch.scratch_recurrent import layer_of
+from memfit.frameworks.torch.scratch_recurrent import keeps_workspace, layer_of
 
 Table = dict[str, Any]
 
@@ -334,10 +334,9 @@ def extra_output_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
     """Bytes that the real outputs hold and the fake ones do not: ``{index of output: additional bytes}``."""
     name = _name(func)
     if name == "aten.mkldnn_rnn_layer.default":
-        training = bool(args[15]) if len(args) > 15 else bool(kwargs.get("train"))
         workspace = tensors_of(out)[3]
         extra = layer_of(args[0], int(args[10])).workspace - bytes_of(workspace)
-        return {3: extra} if training and extra > 0 else {}
+        return {3: extra} if extra > 0 and keeps_workspace(args, kwargs) else {}
     return {}
 
 
@@ -377,8 +376,7 @@ def _convolution_backward(call: Call) -> int:
 
 
 def _rnn_layer(call: Call) -> int:
-    training = bool(call.args[15]) if len(call.args) > 15 else bool(call.kwargs.get("train"))
-    return layer_of(call.args[0], int(call.args[10])).forward_scratch(training)
+    return layer_of(call.args[0], int(call.args[10])).forward_scratch(keeps_workspace(call.args, call.kwargs))
 
 
 def _rnn_layer_backward(call: Call) -> int:

@@ -1,20 +1,16 @@
-"""Scratch and workspace of oneDNN's LSTM layer, and a fake-mode path that takes it as the real one does.
+"""Scratch and workspace of oneDNN's LSTM layer on the CPU.
 
-A real LSTM on the CPU runs one ``mkldnn_rnn_layer`` per layer and direction; under fake tensors the backend test fails
-and PyTorch decomposes the same call into matrix products, whose bytes are another story (half of the real peak in a
-language model). ``real_recurrent_path`` makes ``torch.lstm`` decompose as the real one while it is active.
+A real LSTM runs one ``mkldnn_rnn_layer`` per layer and direction. PyTorch's shape function leaves its workspace empty
+and its backward has none, so half of the real peak of a recurrent language model is missing from a fake run; the two
+corrections below give both. The workspace is a row of page-aligned sections (T steps, N rows, I inputs, H hidden)::
 
-The workspace, kept from forward to backward, is a row of page-aligned sections (T steps, N rows, I inputs, H hidden)::
-
-    gates T*N*ld(4H) | layer states 3 x 2(T+1)N*ld(I|H) | iteration states 2 x 2(T+1)N*ld(H) | cell T*N*ld(H)
+    gates T*N*ld(4H) | layer states 3 x 2(T+1)N*ld(I|H) | iteration states 2 x 2(T+1)N*H | cell T*N*ld(H)
 
 where ld rounds to a cache line and steps off multiples of 256 elements. Checked against real events by ``calibrate``.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +58,9 @@ class LstmLayer:
             return 16 * self.hidden + self._weights + self._gates + _FIXED
         packed = 16 * self.hidden * (_ld(self.inputs) if self.inputs % 16 else self.inputs)
         packed += 16 * self.hidden * (_ld(self.hidden) if self.hidden % 16 else self.hidden)
-        states = 4 * self.rows * max(_ld(self.inputs), _ld(self.hidden)) * 4
+        direct = self.inputs == self.hidden and self.hidden % 16 == 0
+        copied = _ld(self.inputs) + 2 * _ld(self.hidden)
+        states = 2 * _PAGE if direct else 4 * (self.steps + 1) * self.rows * copied
         return 16 * self.hidden + packed + self._gates + _FIXED + states
 
     def backward_scratch(self) -> int:
@@ -77,90 +75,30 @@ def layer_of(input: torch.Tensor, hidden: int) -> LstmLayer:
     return LstmLayer(int(input.shape[0]), int(input.shape[1]), int(input.shape[2]), hidden)
 
 
-def _takes_onednn(input: torch.Tensor, hx: Any, params: Any) -> bool:
-    tensors = [input, *hx, *params]
-    return (
-        torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)  # type: ignore[attr-defined]
-        and all(t.device.type == "cpu" for t in tensors)
-        and input.dtype == torch.float32
-        and input.numel() > 0
-        and input.dim() == 3
-        and len(hx) == 2
-        and hx[0].shape[2] == hx[1].shape[2]
-    )
+def keeps_workspace(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a ``mkldnn_rnn_layer`` call keeps a workspace: asked to train, with gradients enabled."""
+    train = args[15] if len(args) > 15 else kwargs.get("train")
+    return bool(train) and torch.is_grad_enabled()
 
 
-def _layers(
-    input: torch.Tensor, hx: Any, params: Any, has_biases: bool, num_layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    directions, per = 2 if bidirectional else 1, 4 if has_biases else 2
-    hidden = int(hx[0].shape[2])
-    layer = input.transpose(0, 1) if batch_first else input
-    layer = layer.contiguous()
-    last_h, last_c = [], []
-    for index in range(num_layers):
-        outputs = []
-        for direction in range(directions):
-            at = index * directions + direction
-            weights = list(params[at * per : (at + 1) * per])
-            if not has_biases:
-                weights += [torch.zeros(4 * hidden, dtype=input.dtype) for _ in range(2)]
-            out, h, c, _workspace = torch.ops.aten.mkldnn_rnn_layer.default(
-                layer, *weights, hx[0][at], hx[1][at], direction == 1, [], 2, hidden, num_layers, has_biases,
-                bidirectional, False, train,
-            )  # fmt: skip
-            outputs.append(out)
-            last_h.append(h)
-            last_c.append(c)
-        layer = torch.cat(outputs, -1) if bidirectional else outputs[0]
-        del outputs
-        if dropout and train and index < num_layers - 1:
-            layer = torch.dropout(layer, dropout, train)
-    output = layer.transpose(0, 1) if batch_first else layer
-    return output, torch.stack(last_h), torch.stack(last_c)
+def layer_outputs(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What ``mkldnn_rnn_layer`` really returns: PyTorch's own shape function leaves the workspace empty.
+
+    A correction in the form of ``cpu_layout``: ``func``, fake arguments -> fake outputs.
+    """
+    input, hidden = args[0], int(args[10])
+    training = keeps_workspace(args, kwargs)
+    states = [torch.empty_like(args[5]), torch.empty_like(args[6])]
+    output = input.new_empty((input.shape[0], input.shape[1], hidden))
+    kept = layer_of(input, hidden).workspace if training else 0
+    return (output, *states, torch.empty(kept, dtype=torch.uint8, device=input.device))
 
 
-@contextlib.contextmanager
-def real_recurrent_path() -> Iterator[None]:
-    """While active, ``torch.nn.LSTM`` and ``torch.lstm`` run the ops of a real CPU run, also on fake tensors."""
-    holder: Any = torch._VF
-    original = torch._C._VariableFunctions.lstm
+def layer_gradients(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What ``mkldnn_rnn_layer_backward`` returns, for which PyTorch has no shape function.
 
-    def lstm(*args: Any) -> Any:
-        if len(args) == 9 and isinstance(args[3], bool) and _takes_onednn(args[0], args[1], args[2]):
-            input, hx, params, biases, layers, dropout, train, bidirectional, batch_first = args
-            return _layers(input, hx, params, biases, layers, dropout, train, bidirectional, batch_first)
-        return original(*args)
-
-    _ensure_fake_backward()
-    before = torch.lstm
-    holder.lstm = lstm
-    torch.lstm = lstm  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del holder.lstm
-        torch.lstm = before  # type: ignore[assignment]
-
-
-_registered: list[torch.library.Library] = []
-
-
-def _ensure_fake_backward() -> None:
-    """Give ``mkldnn_rnn_layer_backward`` shapes under fake tensors, once, where PyTorch has none."""
-    op = torch.ops.aten.mkldnn_rnn_layer_backward.default
-    if _registered or op.has_kernel_for_dispatch_key(torch._C.DispatchKey.Meta):
-        return
-
-    def shapes(input: Any, w1: Any, w2: Any, w3: Any, w4: Any, hx: Any, cx: Any, *rest: Any, **_: Any) -> Any:
-        bias = torch.empty_like(w3)
-        return (
-            torch.empty_like(input), torch.empty_like(w1), torch.empty_like(w2), bias, bias,
-            torch.empty_like(hx), torch.empty_like(cx),
-        )  # fmt: skip
-
-    library = torch.library.Library("aten", "IMPL", "Meta")
-    library.impl("mkldnn_rnn_layer_backward", shapes)
-    _registered.append(library)
+    A correction in the form of ``cpu_layout``.
+    """
+    input, first, second, bias = args[0], args[1], args[2], args[3]
+    states = [torch.empty_like(args[5]), torch.empty_like(args[6])]
+    return (*(torch.empty_like(tensor) for tensor in (input, first, second, bias, bias)), *states)
