@@ -13,7 +13,7 @@ from torch import nn
 
 from memfit.errors import BudgetError
 from memfit.frameworks.torch.modulewise import ModulePlan, fit_modules
-from memfit.frameworks.torch.step_meter import StepState, digest, measure
+from memfit.frameworks.torch.step_meter import digest, measure
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
 
@@ -151,13 +151,9 @@ def test_a_module_that_cannot_be_replayed_is_left_out() -> None:
     step = build()
     # restore cannot wind back an iterator, so hold the plain step still: seven calls a round
     plain = measure(step, lambda: run_step(step)).peak
-    try:
-        plan = fit_modules(step, int(plain * 0.7))
-    except BudgetError as error:
-        assert error.needed <= plain
-    else:
-        assert plan.measured_peak <= plan.budget
-        assert not plan.exact or "blocks.2" not in plan.recompute
+    plan = fit_modules(step, int(plain * 0.85))
+    assert plan.measured_peak <= plan.budget
+    assert not plan.exact or "blocks.2" not in plan.recompute
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -171,12 +167,7 @@ def test_transformers_models(name: str) -> None:
     step = build()
     run_step(step)
     run = measure(step, lambda: run_step(step))
-    StepState(step)
-    try:
-        plan = fit_modules(step, run.peak - 1)
-    except BudgetError as error:
-        assert error.needed >= run.peak - 1
-        return
+    plan = fit_modules(step, run.peak - 1)
     assert plan.measured_peak < run.peak
     again, fresh = build(), build()
     assert steps_of(fresh, lambda: run_step(fresh), 2) == steps_of(again, plan.apply(again), 2)

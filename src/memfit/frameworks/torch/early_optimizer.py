@@ -35,8 +35,7 @@ def may_step_early(step: Step) -> bool:
 def stepping_early(step: Step) -> Any:
     """``run_step`` with the optimizer inside backward; returns the detached loss."""
     with optimizer_in_backward(step.optimizer):
-        loss = run_step(replace(step, optimizer=None, train=True))
-    return loss
+        return run_step(replace(step, optimizer=None, train=True))
 
 
 @contextlib.contextmanager

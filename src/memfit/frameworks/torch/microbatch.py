@@ -153,9 +153,9 @@ def compared(step: Step, parts: int, *, other_random_numbers: bool = False) -> C
                 loss, gradients = _gradients(bare, split_of(step, parts, weights), parameters)
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 return Comparison(weights, float("inf"), f"a part of the batch does not run: {str(error)[:200]}")
-            error = max(_difference(whole, gradients), float((loss - whole_loss).abs() / (whole_loss.abs() + 1e-12)))
-            if error < best.error:
-                best = Comparison(weights, error)
+            worst = max(_difference(whole, gradients), float((loss - whole_loss).abs() / (whole_loss.abs() + 1e-12)))
+            if worst < best.error:
+                best = Comparison(weights, worst)
         limit = _tolerance(step, parameters)
         if best.error > limit and not other_random_numbers:
             return replace(best, refused=f"gradients differ by {best.error:.2g} (relative), more than {limit:g}")

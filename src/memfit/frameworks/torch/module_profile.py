@@ -13,6 +13,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,13 +84,13 @@ class _Recorder:
         for tensor in [*step.model.parameters(), *step.model.buffers(), *pytree.tree_leaves(step.inputs)]:
             if isinstance(tensor, torch.Tensor):
                 self.storage(tensor, free=True)
-        gc.collect()
+        gc.collect(1)
         with Meter(device_of(step)) as self.meter, contextlib.ExitStack() as stack:
             self.base = self.held - self.meter.live()
             self.meter.reset()
             self.lives.append(self.held)
             for number, module in enumerate(self.modules):
-                stack.enter_context(_forward(module, lambda forward, n=number: self.recorded(n, forward)))
+                stack.enter_context(_forward(module, partial(self.recorded, number)))
             with torch.autograd.graph.saved_tensors_hooks(self.pack, self.unpack):
                 run()
             self.event()
@@ -209,6 +210,6 @@ def _timed(step: Step, modules: dict[str, nn.Module], run: Callable[[], Any]) ->
 
     with Meter(device_of(step)) as meter, contextlib.ExitStack() as stack:
         for number, module in enumerate(modules.values()):
-            stack.enter_context(_forward(module, lambda forward, n=number: timed(n, forward)))
+            stack.enter_context(_forward(module, partial(timed, number)))
         run()
     return seconds

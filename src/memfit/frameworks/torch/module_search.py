@@ -1,8 +1,8 @@
 """Find a ``ModulePlan`` by projecting, running and correcting; see ``modulewise`` for what may be combined.
 
 Every candidate runs once from the same state. It counts only if it leaves the same bits as the plain step; a candidate
-that does not is taken apart to find the modules to blame. Where the plain step itself leaves other bits each time, there
-is nothing to hold a candidate against: recomputation is then checked by what its second run saves, and a note says so.
+that does not is taken apart to find the modules to blame. Where the plain step itself leaves other bits each time,
+there is nothing to hold a candidate against: recomputation is then checked by what its second run saves, and noted.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Search:
         self.ran += 1
 
     def searched(self) -> ModulePlan:
+        """The plan, from the warm state."""
         self.plain = measure(self.step, lambda: run_step(self.step))
         self.warm.restore()
         again = measure(self.step, lambda: run_step(self.step))
@@ -156,6 +157,7 @@ class Search:
         return self.cheapest(base, profiled) or self.lowest(base, profiled)
 
     def refused_in(self, profiled: ProfiledModules) -> frozenset[int]:
+        """Numbers of the refused modules."""
         return frozenset(i for i, name in enumerate(profiled.profile.modules) if name in self.refused)
 
     def cheapest(self, base: ModulePlan, profiled: ProfiledModules) -> ModulePlan | None:

@@ -8,7 +8,7 @@ What may be combined, cheapest first, and kept only where a real run shows that 
 
 The choice of modules comes from one profile (``module_profile``, ``passes.recompute_modules``); what that projection
 leaves out is found by running: a plan that measures above the budget moves the target down by the difference, one with
-room to spare moves it up. A module whose recomputation is refused or changes a bit is left out from then on. Cost: about
+room to spare moves it up. A module whose recomputation is refused or changes a bit is left out from then on. Cost:
 ten to twenty steps, and a copy of parameters and optimizer state, which are put back.
 """
 
@@ -90,7 +90,7 @@ class ModulePlan:
 
 
 class ModuleStep:
-    """Runs a step under a plan; what ``run_step`` returns, and leaves the same state. The model is unchanged between."""
+    """Runs a step under a plan: returns and leaves what ``run_step`` would. Between steps the model is as it was."""
 
     def __init__(self, step: Step, plan: ModulePlan) -> None:
         self.step, self.plan = step, plan

@@ -81,7 +81,7 @@ class Meter:
 
     def __exit__(self, *error: object) -> None:
         if self.device.type == "cpu":
-            self._hook.__exit__(*error)
+            self._hook.__exit__(None, None, None)
 
     def live(self) -> int:
         """Bytes alive now."""
@@ -115,7 +115,7 @@ def measure(step: Step, run: Callable[[], Any]) -> Run:
 
     Cost: one step, and a hash of parameters, gradients, buffers and optimizer state.
     """
-    gc.collect()
+    gc.collect(1)
     held = held_bytes(step)
     with Meter(device_of(step)) as meter:
         before = meter.live()
