@@ -8,7 +8,9 @@ Where that answers differently from the CPU kernel, or not at all, ``cpu_layout`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -112,6 +114,17 @@ def _mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch from logging a traceback for an op that it has no answer for; memfit has."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _to_fake(mode: FakeTensorMode, value: Any, seen: list[torch.Tensor], by_storage: dict[int, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         with mode:
@@ -190,6 +203,6 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any]) -> Recipe:
             corrected = correction(func, fake_args, fake_kwargs)
         if corrected is not NotImplemented:
             return recipe_of(corrected, seen)
-    with torch._C._DisableAutocast(), torch.no_grad(), mode:
+    with torch._C._DisableAutocast(), _quiet(), mode:
         outputs = func(*fake_args, **fake_kwargs)
     return recipe_of(outputs, seen)

@@ -40,7 +40,9 @@ def hollow_step(step: Step, tape: Tape) -> Step:
     return replace(step, model=model, inputs=inputs, optimizer=optimizer)
 
 
-def _duplicate(tensor: torch.Tensor, storages: dict[int, tuple[torch.UntypedStorage, bool]], real: bool) -> tuple[torch.Tensor, bool]:
+def _duplicate(
+    tensor: torch.Tensor, storages: dict[int, tuple[torch.UntypedStorage, bool]], real: bool
+) -> tuple[torch.Tensor, bool]:
     key = tensor.untyped_storage()._cdata
     if key not in storages:
         nbytes = tensor.untyped_storage().nbytes()

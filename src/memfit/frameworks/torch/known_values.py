@@ -5,10 +5,11 @@ come from other known values, so they are *known*: computed by the real kernel. 
 are *unknown*: hollow. Three rules:
 
 1. An op on known tensors (or on none) with small outputs runs for real; random floats do not, they are unknown.
-2. Where an unknown value meets an op with small integer or boolean outputs (``topk``, ``argmax``, a comparison), or with
-   an output whose shape depends on values (``nonzero``), the op runs on a *stand-in*: random numbers of the same shape.
-   So a router of random weights spreads tokens over experts as it really does.
-3. Reading an unknown number (``.item()``) gives 1, and the trace says where.
+2. Where an unknown value meets an op with small integer outputs (``topk``, ``argmax``), or with an output whose shape
+   depends on values (``nonzero``), the op runs on a *stand-in*: random numbers of the same shape. So a router of random
+   weights spreads tokens over experts as it really does.
+3. Reading an unknown number (``.item()``) gives 1. A condition is False when it asks whether ``any`` is, else True, and the
+   other way round for a loop that does not end. The trace says where values were assumed.
 
 Limits: ``LARGEST_INTEGERS`` and ``LARGEST_FLOATS`` bytes of output; larger values are unknown.
 """
@@ -34,13 +35,27 @@ _VIEWS = frozenset({
     "aten.unsqueeze_.default", "aten.swapaxes_.default", "aten.resize_.default_view", "aten.is_same_size.default",
     "aten.unsafe_split.Tensor_view", "aten._nested_view_from_buffer.default",
 })  # fmt: skip
-_RANDOM = ("bernoulli", "normal", "uniform", "exponential", "cauchy", "geometric", "rand", "dropout", "rrelu", "log_normal")
+_RANDOM = (
+    "bernoulli",
+    "normal",
+    "uniform",
+    "exponential",
+    "cauchy",
+    "geometric",
+    "rand",
+    "dropout",
+    "rrelu",
+    "log_normal",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class OpFacts:
-    """What a schema says of an op: ``view`` (no bytes of its own), ``mutates`` (positions or names of written
-    arguments), ``returns`` (for an op that only writes: which written argument each output is, else None), ``random``."""
+    """What a schema says of an op.
+
+    ``view``: no bytes of its own. ``mutates``: positions or names of written arguments. ``returns``: for an op that only
+    writes, which written argument each output is, else None. ``resizes``: written arguments may take another shape.
+    """
 
     name: str
     view: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -23,11 +23,15 @@ _ENGINE = ("graph.py", "_engine_run_backward")
 
 
 class Location:
-    """The place in the program. ``step`` and ``phase`` are set by whoever runs the steps; ``where`` answers per op."""
+    """The place in the program. ``step`` and ``phase`` are set by whoever runs the steps; ``where`` answers per op.
+
+    ``calls`` counts module calls.
+    """
 
     def __init__(self) -> None:
         self.step = -1
         self.phase = "build"
+        self.calls = 0
         self._modules: list[nn.Module] = []
         self._names: dict[int, str] = {}
         self._files: dict[CodeType, str | None] = {}
@@ -46,6 +50,7 @@ class Location:
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             stack.append(module)
+            self.calls += 1
             try:
                 return original(module, *args, **kwargs)
             finally:
@@ -109,6 +114,3 @@ def _shown(code: CodeType) -> str | None:
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return name
-
-
-Mark = Callable[[str], None]

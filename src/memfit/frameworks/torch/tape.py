@@ -55,7 +55,9 @@ def trace_step(build: Callable[[], Step] | Step, *, steps: int = 2, real: bool |
     except MemfitError:
         raise
     except Exception as error:
-        raise TargetError("step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback") from error
+        raise TargetError(
+            "step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback"
+        ) from error
 
 
 def _trace(build: Callable[[], Step] | Step, steps: int, *, real: bool, note: str = "") -> Trace:
@@ -123,7 +125,12 @@ class _Labels:
                 self._tape.enter(buffer, known=True)
                 self.set(buffer, Category.BUFFERS, name)
         self._names = {id(parameter): name for name, parameter in parameters.items()}
-        extra = [p for group in getattr(step.optimizer, "param_groups", []) for p in group["params"] if id(p) not in self._names]
+        extra = [
+            p
+            for group in getattr(step.optimizer, "param_groups", [])
+            for p in group["params"]
+            if id(p) not in self._names
+        ]
         for parameter in extra:
             self.set(parameter, Category.PARAMETERS, "")
         for parameter in (*parameters.values(), *extra):

@@ -1,10 +1,10 @@
 """The tape: every storage that a program allocates and frees, op by op, without running the program.
 
 A dispatch mode stands under autograd, where each ATen op arrives as the CPU kernel would see it. Views run for real
-(they cost nothing), small known values are computed (``known_values``), all other outputs become hollow tensors of the
-right layout (``fake``, ``hollow``). Autograd, modules, optimizers and hooks run unchanged above it, so storages die when
-they really would; a weak reference on each one writes its death. Scratch inside an op is entered as a storage that is
-born and dies within it.
+(they cost nothing), small known values are computed (``known_values``), all other outputs become hollow tensors of
+the right layout (``fake``, ``hollow``). Autograd, modules, optimizers and hooks run unchanged above it, so storages
+die when they really would; a weak reference on each one writes its death. Scratch inside an op is entered as a
+storage that is born and dies within it.
 
     build()  ->  Step          build events, step -1
     run_step x steps           forward / backward / optimizer events of step 0, 1, ...
@@ -21,7 +21,17 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.frameworks.torch.fake import DATA_DEPENDENT, Alias, Constant, Fresh, Recipe, flat_tensors, infer, recipe_of, signature_of
+from memfit.frameworks.torch.fake import (
+    DATA_DEPENDENT,
+    Alias,
+    Constant,
+    Fresh,
+    Recipe,
+    flat_tensors,
+    infer,
+    recipe_of,
+    signature_of,
+)
 from memfit.frameworks.torch.hollow import hollow_storage, hollow_tensor, storage_bytes
 from memfit.frameworks.torch.known_values import OpFacts, facts_of, is_small, stand_in
 from memfit.frameworks.torch.recorder import Location
@@ -54,6 +64,8 @@ class Tape(TorchDispatchMode):
         self._facts: dict[Any, OpFacts] = {}
         self._recipes: dict[Any, tuple[Recipe, int] | None] = {}
         self._in_place: dict[Any, int] = {}
+        self._decided_at: tuple[str, int] = ("", -1)
+        self._decisions = 0
         self._recording = True
         self._generator = torch.Generator().manual_seed(0)
 
@@ -154,8 +166,22 @@ class Tape(TorchDispatchMode):
             return func(*args)
         dtype = args[0].dtype
         line = self.location.where()[1] or "an unknown line"
+        if dtype is torch.bool:
+            value = self._decide(args[0], line)
+            self.notes[f"a decision that depends on the weights is taken at {line}; {value} was assumed"] = None
+            return value
         self.notes[f"a value that depends on the weights is read at {line}; 1 was assumed"] = None
-        return True if dtype is torch.bool else 1.0 if dtype.is_floating_point else complex(1) if dtype.is_complex else 1
+        return 1.0 if dtype.is_floating_point else complex(1) if dtype.is_complex else 1
+
+    def _decide(self, tensor: torch.Tensor, line: str) -> bool:
+        """True or False for an unknown condition: the usual answer, and the other one to a loop that never ends."""
+        place = (line, self.location.calls)
+        self._decisions = self._decisions + 1 if place == self._decided_at else 0
+        self._decided_at = place
+        index = self.index_of(tensor)
+        maker = self.ops[self.born[index][1]][0] if index is not None else ""
+        usual = not maker.startswith(("aten.any", "aten.isnan", "aten.isinf", "aten.is_nonzero"))
+        return usual if self._decisions % 16 < 8 else not usual
 
     def _write(self, func: Any, args: Any, kwargs: Any, facts: OpFacts, all_known: bool) -> Any:
         """An op that only writes into its arguments."""
@@ -173,7 +199,9 @@ class Tape(TorchDispatchMode):
             key = (func, signature_of(args), signature_of(tuple(kwargs.items())))
             nbytes = self._in_place.get(key)
             if nbytes is None:
-                nbytes = self._in_place[key] = scratch_bytes(func, args, kwargs, targets[0] if len(targets) == 1 else targets)
+                nbytes = self._in_place[key] = scratch_bytes(
+                    func, args, kwargs, targets[0] if len(targets) == 1 else targets
+                )
         except TypeError:
             nbytes = 0
         self._enter_scratch(nbytes)
@@ -204,10 +232,9 @@ class Tape(TorchDispatchMode):
             for tensor in flat_tensors((outputs,), {}):
                 self.enter(tensor, known=True)
             return outputs
-        if fresh and not all(row.dtype.is_floating_point for row in fresh) and tensors and not facts.random:
-            integers = [row for row in fresh if not row.dtype.is_floating_point]
-            if all(is_small(row.dtype, row.nbytes) for row in integers):
-                return self._on_stand_ins(func, args, kwargs, facts, tensors, all_known, scratch)
+        integers = [row for row in fresh if _is_integer(row.dtype)]
+        if integers and tensors and not facts.random and all(is_small(row.dtype, row.nbytes) for row in integers):
+            return self._on_stand_ins(func, args, kwargs, facts, tensors, all_known, scratch)
         result = self._build(recipe, tensors)
         self._enter_scratch(scratch)
         self._forget_written(args, kwargs, facts)
@@ -251,7 +278,14 @@ class Tape(TorchDispatchMode):
         return result
 
     def _on_stand_ins(
-        self, func: Any, args: Any, kwargs: Any, facts: OpFacts, tensors: list[torch.Tensor], all_known: bool, scratch: int = -1
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        facts: OpFacts,
+        tensors: list[torch.Tensor],
+        all_known: bool,
+        scratch: int = -1,
     ) -> Any:
         """Run the op on stand-ins for the unknown arguments; its integers become known, its floats hollow."""
         replaced: dict[int, torch.Tensor] = {}
@@ -308,6 +342,10 @@ class Tape(TorchDispatchMode):
             self.events.append((index, -nbytes, op))
 
 
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
+
+
 def _aliased(row: Alias, base: torch.Tensor) -> torch.Tensor:
     if not row.itself:
         return base.as_strided(row.shape, row.stride, row.offset)
@@ -341,4 +379,3 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
         return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
     return []
-
