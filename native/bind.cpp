@@ -82,6 +82,12 @@ static void bind_search(nb::module_& m) {
           },
           "A cheaper plan from one that keeps the budget.")
       .def(
+          "anneal",
+          [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t effort, double heat) {
+            return as_tuple(self.anneal(copy(start), budget, seed, effort, heat));
+          },
+          "The cheapest plan found by annealing; an empty sequence when none kept the budget.")
+      .def(
           "reorder",
           [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t effort) {
             return as_tuple(self.reorder(copy(start), budget, seed, effort));

@@ -35,7 +35,7 @@ void Cover::add_with_inputs(int32_t v, int32_t q, double eagerness, double ratio
     const int32_t count = evaluation.over_count(evaluation.last_event(s, q), q);
     const double harm = static_cast<double>(g.nbytes[s]) * count;
     const double price = g.seconds[u] + g.cost_floor;
-    if (harm > 0 && (eagerness >= 1 || harm / price > ratio * (1 - eagerness)))
+    if (eagerness > 1 || (harm > 0 && (eagerness >= 1 || harm / price > ratio * (1 - eagerness))))
       add_with_inputs(u, q, eagerness, ratio, depth + 1, list);
   }
   list.push_back(v);

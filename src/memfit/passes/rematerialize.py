@@ -6,7 +6,8 @@ any member:
 1. *orders*: the program's own, optimizer updates as early as possible, and both with single ops moved (``reorder``);
 2. *ladder*: greedy covering of the bytes over a falling budget, pruned at every rung (native ``cover``, ``ladder``);
    it also finds the smallest peak;
-3. *search*: large-neighbourhood search at the asked budget from the best of the above (native ``improve``).
+3. *annealing* from the best of these: at a coarse ladder of budgets, below the smallest peak, and at the asked budget
+   (native ``anneal``).
 
 The plans of one Graph object are remembered: a plan found for a smaller budget is a candidate for every larger one, so
 seconds never fall as the budget falls within one process. The same seed gives the same plan: effort is counted in
@@ -36,6 +37,8 @@ from memfit.units import format_bytes
 Progress = Callable[[str, float], None]
 _RUNGS = 48
 _STEP = 0.955
+_ANNEALED_RUNGS = 16
+_ANNEALED_STEP = 0.85
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,43 @@ class _Archive:
                 self._add(plan, f"covering from {name}")
             if progress is not None:
                 progress("ladder", (step + 1) / len(starts))
+        self._descend(deadline, progress)
+
+    def _effort(self) -> int:
+        """Simulated runs for one annealing of a rung."""
+        return 2_000_000 + 2000 * len(self.graph.ops)
+
+    def _anneal(self, budget: int, effort: int, heat: float, *, below: bool) -> _Found | None:
+        """Anneal at ``budget`` from the cheapest plan that keeps it (``below``) or from the nearest one above it."""
+        rows = [row for row in self.found if (row.peak <= budget) == below]
+        if not rows:
+            return None
+        start = min(rows, key=lambda row: (row.seconds, row.peak) if below else (row.peak, row.seconds))
+        plan = self.search.anneal(start.sequence, budget, self.seed + 1, effort, heat)
+        return self._add(plan, "annealing") if len(plan[0]) else None
+
+    def _descend(self, deadline: float | None, progress: Progress | None) -> None:
+        """Anneal at falling budgets, then below the smallest peak until that fails twice."""
+        for rung in range(1, _ANNEALED_RUNGS + 1):
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            budget = self.bound.nbytes + int((self.baseline.peak - self.bound.nbytes) * _ANNEALED_STEP**rung)
+            above = self._anneal(budget, self._effort(), 0.01, below=False)
+            below = self._anneal(budget, self._effort() // 2, 0.003, below=True)
+            if progress is not None:
+                progress("curve", rung / _ANNEALED_RUNGS)
+            if above is None and below is None:
+                break
+        failures = 0
+        shrink = 0.06
+        while failures < 3 and (deadline is None or time.monotonic() < deadline):
+            smallest = min(row.peak for row in self.found)
+            budget = smallest - max(1, int(shrink * (smallest - self.bound.nbytes)))
+            if smallest <= self.bound.nbytes or budget < self.bound.nbytes:
+                break
+            if self._anneal(budget, self._effort(), 0.01, below=False) is None:
+                failures += 1
+                shrink /= 3
 
     def plan(self, budget: int, seconds_limit: float | None, progress: Progress | None) -> SchedulePlan:
         """See ``rematerialize``."""
@@ -171,20 +211,13 @@ class _Archive:
         return self.best(budget)
 
     def _search(self, budget: int, deadline: float | None, progress: Progress | None) -> None:
-        above = [row for row in self.found if row.peak > budget]
-        for noise in (0.0, 0.3):
-            if above:
-                nearest = min(above, key=lambda row: row.peak)
-                self._add(self.search.fit(nearest.sequence, budget, self.seed, noise), "covering")
-        starts = sorted((row for row in self.found if row.peak <= budget), key=lambda row: row.seconds)
-        effort = 20_000_000 + 3000 * len(self.graph.ops)
-        for step, start in enumerate(starts[:2]):
+        effort = 8_000_000 + 4000 * len(self.graph.ops)
+        for step, (heat, below) in enumerate(((0.01, False), (0.01, True), (0.002, True))):
             if deadline is not None and time.monotonic() > deadline:
                 break
-            plan = self.search.improve(start.sequence, budget, self.seed + step, effort // 2)
-            self._add(plan, f"search from {start.strategy}")
+            self._anneal(budget, effort, heat, below=below)
             if progress is not None:
-                progress("search", (step + 1) / 2)
+                progress("search", (step + 1) / 3)
 
     def best(self, budget: int) -> SchedulePlan:
         """The cheapest plan found that keeps the budget."""
