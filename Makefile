@@ -1,0 +1,53 @@
+# make demo   the main job on a real model: predict, profile, compare, fit to a third, verify
+# make test   the tests
+# make check  format, lint, types, layers, tests: what a change must pass
+# make bench  the tables of benchmarks/results, measured anew (BENCH=name for one part)
+#
+# Each sets up what it needs in .venv. Another Python: make demo PYTHON=python3.12. Another source of torch, such as the
+# smaller CPU build: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STEP := examples/gpt2.py:training_step
+SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -type f -not -name '*.pyc')
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/memfit.done
+	@mkdir -p out
+	$(BIN)/memfit predict $(STEP)
+	@echo
+	$(BIN)/memfit profile $(STEP) --compare --html out/profile.html
+	@echo
+	$(BIN)/memfit fit $(STEP) --budget 33% --recipe out/gpt2.recipe.json --html out/fit.html
+
+test: $(VENV)/memfit.done
+	$(BIN)/python -m pytest
+
+check: $(VENV)/check.done
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/memfit.done
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+clean:
+	rm -rf $(VENV) build dist out
+
+$(VENV)/torch.done:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH)
+	@touch $@
+
+$(VENV)/memfit.done: $(VENV)/torch.done $(SOURCES)
+	$(BIN)/python -m pip install '.[torch,examples,test]'
+	@touch $@
+
+$(VENV)/check.done: $(VENV)/memfit.done
+	$(BIN)/python -m pip install '.[check]'
+	@touch $@
