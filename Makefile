@@ -11,6 +11,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STEP := examples/gpt2.py:training_step
+BENCH ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)))
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -type f -not -name '*.pyc')
 
 .PHONY: demo test check bench clean
@@ -34,7 +35,7 @@ check: $(VENV)/check.done
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/memfit.done
-	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(foreach part,$(BENCH),$(BIN)/python benchmarks/$(part).py &&) true
 
 clean:
 	rm -rf $(VENV) build dist out

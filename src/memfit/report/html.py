@@ -17,7 +17,7 @@ from memfit.report.curves import curve, line_points, segments
 from memfit.report.summary import AliveTensor, FitReport, MemoryReport
 from memfit.report.terminal import headline
 from memfit.report.terminal_fit import fit_headline, sentence, use_it, verdict
-from memfit.report.words import CATEGORY_WORDS, COLOURS, TENSOR_WORDS, shape_word
+from memfit.report.words import CATEGORY_WORDS, COLOURS, METER_WORDS, TENSOR_WORDS, shape_word
 
 MAX_BYTES = 5_000_000
 """No page is larger."""
@@ -148,7 +148,9 @@ def _facts(extra: Mapping[str, Any]) -> list[dict[str, Any]]:
     reconciliation = extra.get("reconciliation")
     if isinstance(reconciliation, Mapping):
         found += [
-            {"name": str(n).replace("_", " "), "bytes": v} for n, v in reconciliation.items() if isinstance(v, int)
+            {"name": METER_WORDS.get(n, str(n).replace("_", " ")), "bytes": v}
+            for n, v in reconciliation.items()
+            if isinstance(v, int)
         ]
     for name in ("first_step_peak", "steady_peak"):
         if isinstance(extra.get(name), int):

@@ -17,13 +17,14 @@ from memfit.report.summary import AliveTensor, MemoryReport
 from memfit.report.words import (
     CATEGORY_WORDS,
     COLOURS,
+    METER_WORDS,
     TENSOR_WORDS,
     keep_end,
     line_word,
     place,
     round_size,
-    shape_word,
     signed,
+    what_word,
 )
 from memfit.units import format_bytes, format_seconds
 
@@ -79,7 +80,7 @@ def draw_alive(console: Console, alive: Sequence[AliveTensor], largest: int = LA
     """The largest tensors alive at the peak, one line each."""
     shown = sorted(alive, key=lambda tensor: -tensor.nbytes)[:largest]
     section(console, f"Largest tensors alive then ({len(shown)} of {len(alive)})")
-    shapes = [shape_word(tensor.shape, tensor.dtype) for tensor in shown]
+    shapes = [what_word(tensor) for tensor in shown]
     shape_width = min(max(map(len, shapes)), 24)
     rest = console.width - 2 - 9 - 1 - 10 - 2 - shape_width - 2
     lines = [line_word(tensor.line) for tensor in shown]
@@ -148,11 +149,11 @@ def _draw_facts(console: Console, report: MemoryReport) -> None:
     extra = report.extra
     reconciliation = extra.get("reconciliation")
     if isinstance(reconciliation, Mapping) and reconciliation:
-        section(console, "Three meters, one peak (measured)")
+        section(console, "Three meters of the peak, and where the resident growth lies (measured)")
         drawn = table("", "")
         for name, value in reconciliation.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                drawn.add_row(Text(str(name).replace("_", " ")), format_bytes(value))
+                drawn.add_row(Text(METER_WORDS.get(name, str(name).replace("_", " "))), format_bytes(value))
         show(console, drawn)
     first, steady = extra.get("first_step_peak"), extra.get("steady_peak")
     if first is not None and steady is not None:
@@ -210,7 +211,9 @@ def _difference(projected: Any, measured: Any) -> str:
     if projected == measured:
         return "exact"
     difference = projected - measured
-    share = f" ({difference / measured:+.2%})" if measured else ""
+    share = (
+        "" if not measured else f" ({difference / measured:+.2%})" if abs(difference) * 20000 > measured else " (0%)"
+    )
     return f"{signed(format_bytes(difference), difference)}{share}"
 
 

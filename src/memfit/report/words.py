@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from memfit.ir.trace import Category
-from memfit.report.summary import Moment
+from memfit.report.summary import AliveTensor, Moment
 from memfit.units import format_bytes
 
 CATEGORY_WORDS = {category.value: category.value.replace("_", " ") for category in Category}
@@ -18,6 +18,9 @@ TENSOR_WORDS = {
     "gradients": "gradient", "activations": "activation", "temporaries": "temporary", "outside": "outside",
 }  # fmt: skip
 """Category -> what one tensor of it is called."""
+
+METER_WORDS = {"resident": "resident growth", "not_yet_written": "asked for, not written"}
+"""Meter or band of a reconciliation -> its name, where the key alone does not say it."""
 
 COLOURS = {
     "parameters": ("#3f6fb5", "#6c9be0"), "buffers": ("#8aa2c8", "#9fb3d6"), "inputs": ("#4fa8b8", "#64c3d3"),
@@ -44,6 +47,13 @@ def shape_word(shape: Sequence[int], dtype: str) -> str:
     """``(4, 256)``, ``torch.float32`` -> ``4x256 f32``; a scalar is ``scalar f32``."""
     text = "x".join(map(str, shape)) or ("scalar" if dtype else "")
     return f"{text} {dtype_word(dtype)}".strip()
+
+
+def what_word(tensor: AliveTensor) -> str:
+    """Shape and type of a tensor; of one whose shape nobody knows, the op that made it."""
+    if tensor.shape or tensor.dtype:
+        return shape_word(tensor.shape, tensor.dtype)
+    return tensor.op.removeprefix("aten.").removesuffix(".default")
 
 
 def line_word(line: str) -> str:

@@ -250,7 +250,8 @@
   const difference = (r) => {
     if (r.projected === null || r.measured === null || r.projected === undefined || r.measured === undefined) return "–";
     const d = r.projected - r.measured;
-    return d === 0 ? "exact" : (d > 0 ? "+" : "") + bytes(d) + (r.measured ? ` (${d > 0 ? "+" : "−"}${Math.abs(100 * d / r.measured).toFixed(2)} %)` : "");
+    const share = r.measured ? Math.abs(100 * d / r.measured) : null;
+    return d === 0 ? "exact" : (d > 0 ? "+" : "") + bytes(d) + (share === null ? "" : share < 0.005 ? " (0 %)" : ` (${d > 0 ? "+" : "−"}${share.toFixed(2)} %)`);
   };
 
   if (data.fit) {
