@@ -48,10 +48,10 @@ def trace_of(
     lines = [next(filter(None, map(words.place, stack)), "") for stack in recording.stacks]
     operation, stack = _labelled(recording, marked)
     parts = refined_parts(marked, operation, shown)
-    known = list(known)
+    known_rows = list(known)
     facts: dict[int, KnownStorage] = {}
-    for row in known:
-        facts.setdefault(row.block, row)
+    for fact in known_rows:
+        facts.setdefault(fact.block, fact)
 
     ops: list[TraceOp] = []
     numbers: dict[tuple[Any, ...], int] = {}
@@ -74,7 +74,7 @@ def trace_of(
     rows = np.array([one.row for one in shown], np.int64)[operation] if shown else np.full(len(recording), -1)
     rows = np.where(operation >= 0, rows, -1)
     storages = _storages(recording, parts, blocks, storage, op_of, rows, facts)
-    outside = [row for row in known if row.block < 0]
+    outside = [fact for fact in known_rows if fact.block < 0]
     if outside:
         first = _number(numbers, ("outside",), ops, TraceOp("outside", -1, "build"))
         extra = np.arange(len(outside)) + len(blocks)

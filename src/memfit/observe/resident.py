@@ -1,7 +1,8 @@
 """Resident memory of this process: how much, its peak, and in which named bands its growth lies.
 
 Linux tells the resident size and its peak (``VmRSS``, ``VmHWM`` of ``/proc/self/status``) and lets the peak start anew
-(``5`` into ``/proc/self/clear_refs``); elsewhere only the peak since the process began is known. Growth over the start::
+(``5`` into ``/proc/self/clear_refs``); elsewhere only the peak since the process began is known. Growth over the
+start::
 
     allocator_live   blocks of the framework's allocator, alive at the fullest moment
     retained         freed, and kept by malloc for later (glibc gives back only the end of its heap, and large blocks)
@@ -55,7 +56,7 @@ def reset_resident_peak() -> bool:
 
 
 def bands(
-    before: Mapping[str, int], fullest: Mapping[str, int], peak: int, recorder: int, *, source_reset: bool = True
+    before: Mapping[str, int], fullest: Mapping[str, int], peak: int, recorder: int, *, alone: bool = True
 ) -> dict[str, int]:
     """The growth of the resident peak in the named bands of the module text; they sum to it.
 
@@ -64,10 +65,10 @@ def bands(
         fullest: the same at the fullest moment that was looked at.
         peak: the resident peak of the run, bytes.
         recorder: bytes that the recording itself holds, at most.
-        source_reset: whether the peak is of this run alone.
+        alone: whether the peak is of this run alone.
     """
     growth = {name: fullest[name] - before[name] for name in before}
-    total = peak - before["resident"] if source_reset else max(peak - before["resident"], growth["resident"])
+    total = peak - before["resident"] if alone else max(peak - before["resident"], growth["resident"])
     anonymous = growth["resident"] - growth["shared"]
     retained = max(0, growth["free"])
     handed_out = growth["used"] + growth["mapped"]

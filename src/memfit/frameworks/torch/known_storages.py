@@ -74,6 +74,17 @@ class Census:
                     self.take([(f"{label}.{key}" if label else str(key), leaf)], Category.OPTIMIZER_STATE)
 
 
+def _dense(value: Any) -> list[torch.Tensor]:
+    """The dense tensors that hold a tensor's bytes: itself, or the parts of a sparse one; none for anything else."""
+    if not isinstance(value, torch.Tensor):
+        return []
+    if value.layout is torch.sparse_coo:
+        return [value._indices(), value._values()]
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [value.crow_indices(), value.col_indices(), value.values()]
+    return [value] if value.layout is torch.strided else []
+
+
 def named_parameters(model: Any, optimizer: Any) -> list[tuple[str, Any]]:
     """Parameters of the model, then those that only the optimizer knows (without a name)."""
     named = list(model.named_parameters()) if isinstance(model, torch.nn.Module) else []

@@ -7,6 +7,7 @@ it only calls others) is passed over for the kernels it calls.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ def place(frame: PythonFrame) -> str:
     with contextlib.suppress(ValueError):
         return f"{path.relative_to(Path.cwd())}:{frame.line}"
     return str(frame)
+
+
+def place_of_error(error: BaseException) -> str:
+    """``file:line`` of the innermost frame of an error that is a reader's; empty where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = (place(PythonFrame(frame.filename, frame.lineno or 0, frame.name)) for frame in reversed(frames))
+    return next(filter(None, places), "")
 
 
 def module_names(model: Any) -> dict[int, str]:

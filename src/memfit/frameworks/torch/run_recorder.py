@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch.known_storages import Census, named_parameters
@@ -18,6 +17,7 @@ from memfit.frameworks.torch.operation_words import module_names
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.recording import KnownStorage, Recording
 from memfit.ir.step import Step
+from memfit.ir.trace import Category
 
 _WATCHED_FIRST = 2
 
@@ -38,6 +38,7 @@ class RecordedRun:
     fullest: dict[str, int]
     recorder_bytes: int
     peak: int
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -73,6 +74,7 @@ class RunRecorder:
         """Take the census of a step that was built: model, inputs, and names of its modules."""
         self.modules.update(module_names(step.model))
         self.census.take_model(step.model)
+        self.census.take(named_parameters(step.model, step.optimizer), Category.PARAMETERS)
         self.census.take_inputs(step.inputs)
 
     def begin_step(self, number: int) -> None:

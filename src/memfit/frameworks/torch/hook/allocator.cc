@@ -34,7 +34,6 @@ bool beneath = false;  // another allocator was put over ours and may call it: d
 int64_t next_number = 0;
 int64_t first_number = 0;  // blocks of this installation have numbers from here on
 int64_t live = 0;
-std::atomic<uint32_t> events_seen{0};
 std::atomic<int64_t> live_now{0};  // the same, read without the lock
 int64_t peak = 0;
 uint64_t digest = 0;  // of the deltas since the last step mark, in order
@@ -63,11 +62,7 @@ CountingAllocator& allocator() {
 // Live bytes after the event before this one: when they are new ground, the process is looked at.
 void look() {
   const int64_t before = live_now.load(std::memory_order_relaxed);
-  const int64_t above = sample_above.load(std::memory_order_relaxed);
-  if (above == INT64_MAX) return;
-  if (before >= above) sample_resident(before);
-  else if ((events_seen.fetch_add(1, std::memory_order_relaxed) & 31) == 0 && before >= above / 8 * 7)
-    sample_resident_if_due(before);
+  if (before >= sample_above.load(std::memory_order_relaxed)) sample_resident(before);
 }
 
 void release(void* address) {

@@ -91,8 +91,7 @@ struct Resident {  // bytes
   int64_t free = 0;      // malloc: of arena, freed and kept
 };
 extern std::atomic<int64_t> sample_above;
-void sample_resident(int64_t live);          // never call it with the lock held
-void sample_resident_if_due(int64_t live);   // the same: not more often than every 10 ms
+void sample_resident(int64_t live);  // never call it with the lock held
 
 // python_stack.cc
 struct Position {

@@ -1,27 +1,70 @@
 // What the process held of the system's memory at its fullest moment, as far as the allocator's events let us see it.
 //
 // When the live bytes have grown by 2 % over the last sample, the next event (by then the new block has been written)
-// reads the resident size and malloc's own account; so does one event in 32 while live bytes are within an eighth of
-// their peak, not more often than every 10 ms. The fullest sample is kept.
+// reads the resident size and malloc's own account. Between events, inside a long kernel, a thread looks once a
+// millisecond (a few us each time: less than 1 % of a CPU). The fullest sample is kept.
 #include <fcntl.h>
 #if __has_include(<malloc.h>)
 #include <malloc.h>
 #endif
 #include <unistd.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
+#include <thread>
 
 #include "recording.h"
 
 namespace memfit {
+
+Resident read_resident();
+
 namespace {
 
 constexpr int64_t kStep = 256 << 10;
 Resident fullest;
 int64_t sampled_at = 0;
-std::atomic<int64_t> sampled_when{0};
 std::mutex sample_lock;
-constexpr int64_t kPause = 10'000'000;  // ns
+std::mutex thread_lock;
+std::condition_variable wake;
+bool sampling = false;
+std::thread* sampler = nullptr;
+
+void read_pages(Resident& now) {
+  char text[128];
+  const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  const ssize_t length = read(file, text, sizeof text - 1);
+  close(file);
+  text[length > 0 ? length : 0] = 0;
+  long long total = 0, resident = 0, shared = 0;
+  if (std::sscanf(text, "%lld %lld %lld", &total, &resident, &shared) != 3) return;
+  const long page = sysconf(_SC_PAGESIZE);
+  now.resident = resident * page;
+  now.shared = shared * page;
+}
+
+void keep_if_fullest(int64_t live) {
+  Resident pages;
+  read_pages(pages);
+  {
+    std::lock_guard<std::mutex> guard(sample_lock);
+    if (pages.resident <= fullest.resident) return;
+  }
+  Resident now = read_resident();
+  now.live = live;
+  std::lock_guard<std::mutex> guard(sample_lock);
+  if (now.resident > fullest.resident) fullest = now;
+}
+
+void sample_until_stopped() {
+  std::unique_lock<std::mutex> guard(thread_lock);
+  while (sampling) {
+    wake.wait_for(guard, std::chrono::milliseconds(1));
+    if (sampling) keep_if_fullest(memfit_live());
+  }
+}
 
 void hand_over(const Resident& from, int64_t* to) {
   to[0] = from.live;
@@ -39,19 +82,7 @@ std::atomic<int64_t> sample_above{INT64_MAX};
 
 Resident read_resident() {
   Resident now;
-  char text[128];
-  const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-  if (file >= 0) {
-    const ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    text[length > 0 ? length : 0] = 0;
-    long long total = 0, resident = 0, shared = 0;
-    if (std::sscanf(text, "%lld %lld %lld", &total, &resident, &shared) == 3) {
-      const long page = sysconf(_SC_PAGESIZE);
-      now.resident = resident * page;
-      now.shared = shared * page;
-    }
-  }
+  read_pages(now);
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || (__GLIBC__ == 2 && __GLIBC_MINOR__ >= 33))
   const struct mallinfo2 info = mallinfo2();
   now.arena = static_cast<int64_t>(info.arena);
@@ -73,15 +104,6 @@ void sample_resident(int64_t live) {
   if (now.resident > fullest.resident) fullest = now;
 }
 
-void sample_resident_if_due(int64_t live) {
-  if (sample_above.load() == INT64_MAX || now() - sampled_when.load() < kPause) return;
-  sampled_when.store(now());
-  Resident seen = read_resident();
-  seen.live = live;
-  std::lock_guard<std::mutex> guard(sample_lock);
-  if (seen.resident > fullest.resident) fullest = seen;
-}
-
 void start_samples(int64_t live) {
   std::lock_guard<std::mutex> guard(sample_lock);
   fullest = {};
@@ -99,15 +121,22 @@ extern "C" {
 void memfit_sample(int on) {
   if (on != 0) start_samples(memfit_live());
   else sample_above.store(INT64_MAX);
+  std::thread* finished = nullptr;
+  {
+    std::lock_guard<std::mutex> guard(thread_lock);
+    if (sampling == (on != 0)) return;
+    sampling = on != 0;
+    if (sampling) sampler = new std::thread(sample_until_stopped);
+    else std::swap(finished, sampler);
+  }
+  if (finished == nullptr) return;
+  wake.notify_all();
+  finished->join();
+  delete finished;
 }
 
 // A sample of this very moment joins the others.
-void memfit_sample_now() {
-  Resident now = read_resident();
-  now.live = memfit_live();
-  std::lock_guard<std::mutex> guard(sample_lock);
-  if (now.resident > fullest.resident) fullest = now;
-}
+void memfit_sample_now() { keep_if_fullest(memfit_live()); }
 
 void memfit_fullest(int64_t* to) {
   std::lock_guard<std::mutex> guard(sample_lock);
