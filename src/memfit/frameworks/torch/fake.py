@@ -30,7 +30,7 @@ DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """An output over a new storage: ``group`` numbers the new storages of one call, ``nbytes`` is the storage's size."""
+    """An output over a new storage: ``group`` numbers the new storages of one call, ``nbytes`` is the storage's."""
 
     group: int
     nbytes: int
@@ -42,7 +42,7 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An output that is the ``index``-th tensor argument ``itself`` (resized to ``shape``), or a view of its storage."""
+    """An output that is the ``index``-th tensor argument ``itself`` (of a new ``shape``), or a view of its storage."""
 
     index: int
     itself: bool

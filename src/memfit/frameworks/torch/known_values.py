@@ -1,15 +1,15 @@
 """Which values of a traced program are computed for real, so that code which looks at values goes the right way.
 
-Masks, positions, routing tables, schedules and counters decide branches, loop lengths and shapes. They are small and
-come from other known values, so they are *known*: computed by the real kernel. Weights and everything computed from them
-are *unknown*: hollow. Three rules:
+Masks, positions, routing tables, schedules and counters decide branches, loop lengths and shapes. They are small
+and come from other known values, so they are *known*: computed by the real kernel. Weights and everything computed
+from them are *unknown*: hollow. Three rules:
 
 1. An op on known tensors (or on none) with small outputs runs for real; random floats do not, they are unknown.
 2. Where an unknown value meets an op with small integer outputs (``topk``, ``argmax``), or with an output whose shape
    depends on values (``nonzero``), the op runs on a *stand-in*: random numbers of the same shape. So a router of random
    weights spreads tokens over experts as it really does.
-3. Reading an unknown number (``.item()``) gives 1. A condition is False when it asks whether ``any`` is, else True, and the
-   other way round for a loop that does not end. The trace says where values were assumed.
+3. Reading an unknown number (``.item()``) gives 1. A condition is False when it asks whether ``any`` is, else True,
+   and the other way round for a loop that does not end. The trace says where values were assumed.
 
 Limits: ``LARGEST_INTEGERS`` and ``LARGEST_FLOATS`` bytes of output; larger values are unknown.
 """
@@ -53,8 +53,8 @@ _RANDOM = (
 class OpFacts:
     """What a schema says of an op.
 
-    ``view``: no bytes of its own. ``mutates``: positions or names of written arguments. ``returns``: for an op that only
-    writes, which written argument each output is, else None. ``resizes``: written arguments may take another shape.
+    ``view``: no bytes of its own. ``mutates``: positions or names of written arguments. ``returns``: for an op that
+    only writes, which written argument each output is, else None. ``resizes``: what it writes may take another shape.
     """
 
     name: str
@@ -79,20 +79,15 @@ def facts_of(func: Any) -> OpFacts:
         if argument.alias_info is not None and argument.alias_info.is_write:
             mutates.append(where)
             written[frozenset(argument.alias_info.before_set)] = where
-    returns: list[int | str] | None = []
-    for value in schema.returns:
-        alias = value.alias_info
-        where_from = written.get(frozenset(alias.before_set)) if alias is not None else None
-        if where_from is None:
-            returns = None
-            break
-        returns.append(where_from)
+    aliases = [value.alias_info for value in schema.returns]
+    returns = [written.get(frozenset(alias.before_set)) if alias is not None else None for alias in aliases]
+    only_writes = bool(mutates) and None not in returns
     base = name.split("::")[-1].split(".")[1] if "." in name else name
     return OpFacts(
         name,
         view=bool(getattr(func, "is_view", False)) or name in _VIEWS,
         mutates=tuple(mutates),
-        returns=tuple(returns) if returns is not None and mutates else None,
+        returns=tuple([where for where in returns if where is not None]) if only_writes else None,
         random=torch.Tag.nondeterministic_seeded in func.tags or base.startswith(_RANDOM),
         reads_value=name in ("aten._local_scalar_dense.default", "aten.item.default"),
         resizes=base in ("resize_", "resize_as_") or name.endswith(("out", "_out")),

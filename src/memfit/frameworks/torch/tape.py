@@ -25,63 +25,77 @@ from memfit.ir.trace import Category, Trace, TraceOp, TraceStorage
 LARGEST_REAL_RUN = 2 << 30
 
 
-def trace_step(build: Callable[[], Step] | Step, *, steps: int = 2, real: bool | None = None) -> Trace:
+def trace_step(
+    build: Callable[[], Step] | Step, *, steps: int = 2, real: bool | None = None, accelerator: bool = False
+) -> Trace:
     """The projected Trace of a program: its construction and ``steps`` steps.
 
     Args:
         build: makes the Step; it is called on hollow tensors, so a model of any size costs no memory. Or a Step that
             exists: a hollow copy of it is traced, its own tensors are neither read nor changed.
         steps: how many steps to run, >= 1; optimizer state appears in the first, so 2 shows the steady state.
-        real: True: run every op for real. None: only where hollow tensors fail. False: raise then.
+        real: True: run every op for real. None: only where hollow tensors fail and the program held less than
+            ``LARGEST_REAL_RUN`` bytes by then. False: never.
+        accelerator: choose where a program leaves it open as PyTorch does on a GPU (foreach optimizers).
 
     Raises:
         MemfitError: the program raises; whatever ``run_step`` raises for a step that cannot train.
 
     Cost: 20-40 us an op; random state and the autograd mode are left as found.
     """
+    note = "traced by running it"
     if real is not True:
+        tape = Tape()
         try:
-            return _trace(build, steps, real=False)
-        except MemfitError:
-            raise
+            return _trace(build, steps, tape, accelerator)
         except Exception as error:
-            if real is False:
-                raise
-            note = f"traced by running it, as hollow tensors did not carry it through ({type(error).__name__}: {error})"
-    else:
-        note = "traced by running it"
+            held = sum(delta for _, delta, _ in tape.events)
+            if real is False or held > LARGEST_REAL_RUN:
+                raise _explained(error) from error
+            note = f"traced by running it, as it cannot run on hollow tensors ({type(error).__name__}: {error})"
     try:
-        return _trace(build, steps, real=True, note=note)
-    except MemfitError:
-        raise
+        return _trace(build, steps, Tape(real=True), accelerator, note)
     except Exception as error:
-        raise TargetError(
-            "step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback"
-        ) from error
+        raise _explained(error) from error
 
 
-def _trace(build: Callable[[], Step] | Step, steps: int, *, real: bool, note: str = "") -> Trace:
-    tape = Tape(real=real)
+def _explained(error: Exception) -> MemfitError:
+    if isinstance(error, MemfitError):
+        return error
+    return TargetError("step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback")
+
+
+def _trace(build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator: bool, note: str = "") -> Trace:
     place = tape.location
     labels = _Labels(tape)
-    with _undisturbed(), place.watching_modules(), tape:
-        tape.begin("build")
-        step = hollow_step(build, tape) if isinstance(build, Step) else build()
-        place.name_modules(step.model)
-        labels.learn_model(step)
-        for number in range(steps):
-            place.step = number
+    try:
+        with _undisturbed(), place.watching_modules(), tape:
+            tape.begin("build")
+            step = hollow_step(build, tape) if isinstance(build, Step) else build()
+            place.name_modules(step.model)
+            labels.learn_model(step)
+            if accelerator:
+                _prefer_foreach(step.optimizer)
 
             def mark(phase: str) -> None:
                 labels.learn_optimizer(step)
                 place.phase = phase
 
-            run_step(step, mark)
-            labels.learn_optimizer(step)
-            place.forget_forward()
+            for number in range(steps):
+                place.step = number
+                run_step(step, mark)
+                labels.learn_optimizer(step)
+                place.forget_forward()
+    finally:
         tape.stop()
-    labels.close()
+        labels.close()
     return _assemble(tape, labels, is_training(step), note)
+
+
+def _prefer_foreach(optimizer: Any) -> None:
+    for group in getattr(optimizer, "param_groups", []):
+        if group.get("foreach", False) is None and not group.get("fused"):
+            group["foreach"] = True
 
 
 @contextlib.contextmanager
