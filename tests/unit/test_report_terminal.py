@@ -107,7 +107,7 @@ def test_headline_says_whether_it_fits() -> None:
 
 
 def test_place_leaves_out_what_is_not_known() -> None:
-    assert place(Moment(0, "aten.mm", "", "", "")) == "aten.mm"
+    assert place(Moment(0, "aten.mm.default", "", "", "")) == "mm"
     assert place(Moment(0, "", "", "a/b.py:3", "forward")) == "forward (b.py:3)"
 
 
@@ -129,8 +129,19 @@ def test_a_failed_check_is_said_in_capitals() -> None:
     assert "not bit-identical" in text
 
 
-def test_largest_batch_is_one_sentence() -> None:
-    found = {"name": "batch", "value": 48, "peak": 2**30, "budget": 2**31}
-    assert "Largest that fits: batch = 48, peak 1.00 GiB, budget 2.00 GiB" in drawn(
-        draw_memory, made_up_memory(largest_batch=found)
-    )
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ({"setting": "batch", "value": 38, "peak": 2**31, "confirmed": True}, "batch that fits: 38 (peak 2.00 GiB, traced"),
+        ({"setting": "length", "value": 0, "peak": 2**31, "confirmed": True}, "length that fits: none, not even 1"),
+        ({"setting": "length", "value": 9, "peak": 1024, "confirmed": False}, "length that fits: 9 (peak 1.00 KiB, not traced"),
+    ],
+)  # fmt: skip
+def test_the_largest_batch_is_one_sentence(found: dict[str, Any], text: str) -> None:
+    assert f"Largest {text}" in drawn(draw_memory, made_up_memory(largest_batch=found))
+
+
+def test_tensors_that_differ_in_nothing_share_a_line() -> None:
+    text = drawn(draw_memory, made_up_memory(alive=made_up_alive(5) + made_up_alive(3) * 2))
+    assert "3 x lm_head" in text
+    assert text.count("lm_head") == 1

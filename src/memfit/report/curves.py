@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from memfit.analyses.timeline import CATEGORIES, Timeline
 from memfit.report.decimation import kept_events, phase_edges
+from memfit.report.words import op_word
 
 NAME_LENGTH, PLACE_LENGTH = 80, 140
 
@@ -81,7 +82,7 @@ def curve(timeline: Timeline, kind: str, limit: int, over: Timeline | None = Non
     at = []
     for event in events:
         op = trace.ops[int(trace.op[event])]
-        key = (op.name[:NAME_LENGTH], op.module[-PLACE_LENGTH:], op.line[-PLACE_LENGTH:], op.step, op.phase)
+        key = (op_word(op.name)[:NAME_LENGTH], op.module[-PLACE_LENGTH:], op.line[-PLACE_LENGTH:], op.step, op.phase)
         at.append(places.setdefault(key, len(places)))
     seconds = None
     if trace.seconds is not None and len(trace):

@@ -17,7 +17,7 @@ from memfit.report.curves import curve, line_points, segments
 from memfit.report.summary import AliveTensor, FitReport, MemoryReport
 from memfit.report.terminal import headline
 from memfit.report.terminal_fit import fit_headline, sentence, use_it, verdict
-from memfit.report.words import CATEGORY_WORDS, COLOURS, METER_WORDS, TENSOR_WORDS, shape_word
+from memfit.report.words import CATEGORY_WORDS, COLOURS, METER_WORDS, TENSOR_WORDS, name_word, op_word, shape_word
 
 MAX_BYTES = 5_000_000
 """No page is larger."""
@@ -95,7 +95,7 @@ def _memory_parts(report: MemoryReport, limit: int) -> dict[str, Any]:
         "words": CATEGORY_WORDS,
         "chart": _chart(report, limit),
         "alive": [_alive_row(tensor) for tensor in rows],
-        "alive_total": len(report.alive),
+        "largest": report.largest_batch,
         "compare": _compare(report.extra.get("compare")),
         "facts": _facts(report.extra),
         "notes": [_cut(note) for note in report.notes[:50]],
@@ -118,8 +118,8 @@ def _alive_row(tensor: AliveTensor) -> dict[str, Any]:
         "category": tensor.category,
         "word": TENSOR_WORDS.get(tensor.category, tensor.category),
         "shape": shape_word(tensor.shape, tensor.dtype)[:80],
-        "name": (tensor.label or tensor.module or tensor.op)[-_TEXT:],
-        "op": _cut(tensor.op),
+        "name": name_word(tensor)[-_TEXT:],
+        "op": _cut(op_word(tensor.op)),
         "line": tensor.line[-_TEXT:],
     }
 

@@ -21,6 +21,8 @@ from memfit.report.words import (
     TENSOR_WORDS,
     keep_end,
     line_word,
+    name_word,
+    op_word,
     place,
     round_size,
     signed,
@@ -77,22 +79,25 @@ def draw_bars(console: Console, categories: Mapping[str, int]) -> None:
 
 
 def draw_alive(console: Console, alive: Sequence[AliveTensor], largest: int = LARGEST) -> None:
-    """The largest tensors alive at the peak, one line each."""
-    shown = sorted(alive, key=lambda tensor: -tensor.nbytes)[:largest]
-    section(console, f"Largest tensors alive then ({len(shown)} of {len(alive)})")
+    """The largest tensors alive at the peak; those that differ in nothing share a line."""
+    section(console, "Largest tensors alive then")
+    counts: dict[AliveTensor, int] = {}
+    for tensor in sorted(alive, key=lambda tensor: -tensor.nbytes):
+        counts[tensor] = counts.get(tensor, 0) + 1
+    shown = list(counts)[:largest]
     shapes = [what_word(tensor) for tensor in shown]
     shape_width = min(max(map(len, shapes)), 24)
     rest = console.width - 2 - 9 - 1 - 10 - 2 - shape_width - 2
     lines = [line_word(tensor.line) for tensor in shown]
     line_width = min(max(map(len, lines)), rest // 2)
     for tensor, shape, line in zip(shown, shapes, lines, strict=True):
-        name = tensor.label or tensor.module or tensor.op
-        name_width = max(rest - line_width - (2 if line_width else 0), 8)
+        times = f"{counts[tensor]} x " if counts[tensor] > 1 else ""
+        name_width = max(rest - line_width - (2 if line_width else 0) - len(times), 8)
+        name = f"{times}{keep_end(name_word(tensor), name_width)}"
+        kind = TENSOR_WORDS.get(tensor.category, tensor.category)[:10]
         text = Text(f"  {format_bytes(tensor.nbytes):>9} ")
-        text.append(
-            f"{TENSOR_WORDS.get(tensor.category, tensor.category)[:10]:<10}", COLOURS.get(tensor.category, ("",))[0]
-        )
-        text.append(f"  {keep_end(shape, shape_width):<{shape_width}}  {keep_end(name, name_width):<{name_width}}")
+        text.append(f"{kind:<10}", COLOURS.get(tensor.category, ("",))[0])
+        text.append(f"  {keep_end(shape, shape_width):<{shape_width}}  {name:<{name_width + len(times)}}")
         text.append(f"  {keep_end(line, line_width)}" if line else "", "dim")
         text.rstrip()
         console.print(text, no_wrap=True, overflow="crop")
@@ -136,8 +141,9 @@ def _draw_compare(console: Console, compare: Mapping[str, Any]) -> None:
     show(console, drawn)
     divergence = compare.get("first_divergence")
     if isinstance(divergence, Mapping):
-        where = divergence.get("module") or divergence.get("op") or "an unknown op"
-        op = f" ({divergence['op']})" if divergence.get("op") and divergence.get("op") != where else ""
+        name = op_word(str(divergence.get("op") or ""))
+        where = divergence.get("module") or name or "an unknown op"
+        op = f" ({name})" if name and name != where else ""
         line = f", {line_word(str(divergence['line']))}" if divergence.get("line") else ""
         projected, measured = bytes_or_dash(divergence.get("projected")), bytes_or_dash(divergence.get("measured"))
         say(console, f"  first divergence at {where}{op}{line}: {projected} projected, {measured} measured")
@@ -168,26 +174,17 @@ def _draw_facts(console: Console, report: MemoryReport) -> None:
             style="bold" if growth.get("growing") else "",
         )
     if report.largest_batch:
-        say(console, f"Largest that fits: {_largest(report.largest_batch)}")
+        say(console, _largest(report.largest_batch))
 
 
 def _largest(found: Mapping[str, Any]) -> str:
-    name, value = found.get("name", found.get("setting")), found.get("value", found.get("largest"))
-    rest = [
-        f"{key.replace('_', ' ')} {format_bytes(item) if _is_bytes(key, item) else item}"
-        for key, item in found.items()
-        if item is not None and not isinstance(item, (list, dict)) and item is not name and item is not value
-    ]
-    head = f"{name} = {value}" if name is not None and value is not None else ""
-    return ", ".join(part for part in (head, *rest) if part)
-
-
-def _is_bytes(key: str, value: Any) -> bool:
-    return (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and any(w in key for w in ("peak", "byte", "capacity", "budget", "live"))
-    )
+    """``Largest batch that fits: 38 (peak 1.96 GiB, traced to be sure)``."""
+    value = found.get("value")
+    facts = [f"peak {format_bytes(found['peak'])}"] if value and isinstance(found.get("peak"), int) else []
+    if value and "confirmed" in found:
+        facts.append("traced to be sure" if found["confirmed"] else "not traced")
+    answer = "none, not even 1" if value == 0 else str(value)
+    return f"Largest {found.get('setting', 'batch')} that fits: {answer}" + (f" ({', '.join(facts)})" if facts else "")
 
 
 def _kinds(report: MemoryReport) -> str:

@@ -53,7 +53,21 @@ def what_word(tensor: AliveTensor) -> str:
     """Shape and type of a tensor; of one whose shape nobody knows, the op that made it."""
     if tensor.shape or tensor.dtype:
         return shape_word(tensor.shape, tensor.dtype)
-    return tensor.op.removeprefix("aten.").removesuffix(".default")
+    return op_word(tensor.op)
+
+
+def op_word(op: str) -> str:
+    """``aten.mm.default`` -> ``mm``; the overload stays where it is not the default one.
+
+    >>> op_word("aten.mm.default"), op_word("aten.add.Tensor"), op_word("mine.op")
+    ('mm', 'add.Tensor', 'mine.op')
+    """
+    return op.removeprefix("aten.").removesuffix(".default")
+
+
+def name_word(tensor: AliveTensor) -> str:
+    """What a person would call a tensor: its label, else the module that made it, else the op."""
+    return tensor.label or tensor.module or op_word(tensor.op)
 
 
 def line_word(line: str) -> str:
@@ -64,7 +78,7 @@ def line_word(line: str) -> str:
 def place(moment: Moment) -> str:
     """``backward of transformer.h.3.attn (modeling.py:231)``; what is not known is left out."""
     phase = f"{moment.phase} of " if moment.phase and (moment.module or moment.op) else moment.phase
-    what = moment.module or moment.op
+    what = moment.module or op_word(moment.op)
     line = f" ({line_word(moment.line)})" if moment.line else ""
     return f"{phase}{what}{line}".strip() or "an unknown place"
 

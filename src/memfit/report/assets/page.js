@@ -65,6 +65,7 @@
   } else if (data.peaks) {
     const meaning = { live: "bytes of tensors that exist", allocated: "after the allocator's rounding", reserved: "asked of the system", resident: "of the whole process" };
     const fits = data.fits === null || data.fits === undefined ? [] : [["fits", data.fits ? "yes" : "no", data.chart && data.chart.capacity ? "in " + bytes(data.chart.capacity) : "", data.fits ? "good" : "bad"]];
+    if (data.largest && data.largest.value !== undefined) fits.push(["largest " + (data.largest.setting || "batch") + " that fits", String(data.largest.value), data.largest.value && data.largest.peak ? "peak " + bytes(data.largest.peak) : ""]);
     cards(fits.concat(Object.entries(data.peaks).map(([name, p]) => ["peak " + name, bytes(p.bytes),
       p.interval.length && p.interval[0] !== p.interval[1] ? bytes(p.interval[0]) + " to " + bytes(p.interval[1]) : meaning[name]])));
   }
@@ -290,7 +291,7 @@
       { title: "bytes", key: "bytes", number: true, show: (t) => bytes(t.bytes) }, { title: "kind", key: "word", class: "nowrap", show: (t) => [swatch(t.category), " " + t.word] },
       { title: "shape", key: "shape", class: "nowrap" }, { title: "tensor or module", key: "name", class: "name" }, { title: "made by", key: "op", class: "nowrap" }, { title: "line", key: "line", class: "name soft" }], data.alive, "bytes");
     found.addEventListener("input", () => { const want = found.value.toLowerCase(); list.fill(data.alive.filter((t) => [t.name, t.line, t.shape, t.word, t.op].join(" ").toLowerCase().includes(want))); });
-    page.append(el("section", {}, el("div", { class: "tools" }, el("h2", {}, "Tensors alive at the peak" + (data.alive.length < data.alive_total ? ` (the ${data.alive.length} largest of ${data.alive_total})` : ` (${data.alive_total})`)), data.alive.length ? found : null),
+    page.append(el("section", {}, el("div", { class: "tools" }, el("h2", {}, "Tensors alive at the peak" + (data.alive.length ? `, the ${data.alive.length} largest` : "")), data.alive.length ? found : null),
       data.alive.length ? el("div", { class: "scroll" }, list.node) : el("div", { class: "soft" }, "None is known.")));
   }
   if (data.compare) {
