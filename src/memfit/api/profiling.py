@@ -162,7 +162,8 @@ def _report(
     name: str, device: str, measured: Timeline, run: RecordedRun, resident: Resident, alone: bool, seconds: float
 ) -> MemoryReport:
     growth = growth_of(run.step_ends)
-    reserved = sum(max(0, run.fullest[part] - run.before[part]) for part in ("arena", "mapped"))
+    from_system = sum(max(0, run.fullest[part] - run.before[part]) for part in ("arena", "mapped"))
+    reserved = max(from_system, run.peak) if run.reserved is None else run.reserved
     found = bands(run.before, run.fullest, resident.peak, run.recorder_bytes, alone=alone)
     extra: dict[str, Any] = {
         "growth": growth.to_json(),
@@ -177,7 +178,7 @@ def _report(
     op = measured.peak_op
     at = Moment(op.step, op.name, op.module, op.line, op.phase) if op else Moment(0, "", "", "")
     return MemoryReport(
-        "measured", name, device, Peak(measured.peak, run.peak, max(reserved, run.peak), resident.peak),
+        "measured", name, device, Peak(measured.peak, run.peak, reserved, resident.peak),
         measured.categories, at, _alive(measured), seconds, measured,
         notes=_notes(run, growth.growing, alone), extra=extra,
     )  # fmt: skip

@@ -46,7 +46,7 @@ def trace_of(
     shown = shown_operations(recording, words)
     marked = marked_parts(recording)
     lines = [next(filter(None, map(words.place, stack)), "") for stack in recording.stacks]
-    operation, stack = _labelled(recording, marked)
+    operation, stack, twin = _labelled(recording, marked)
     parts = refined_parts(marked, operation, shown)
     known_rows = list(known)
     facts: dict[int, KnownStorage] = {}
@@ -73,6 +73,10 @@ def trace_of(
     blocks, storage = np.unique(recording.block, return_inverse=True)
     rows = np.array([one.row for one in shown], np.int64)[operation] if shown else np.full(len(recording), -1)
     rows = np.where(operation >= 0, rows, -1)
+    for event in np.nonzero((twin >= 0) & (recording.delta > 0))[0].tolist():  # what its twin is for, it is for too
+        like = facts.get(int(recording.block[twin[event]]))
+        if like is not None:
+            facts.setdefault(int(recording.block[event]), like)
     storages = _storages(recording, parts, blocks, storage, op_of, rows, facts)
     outside = [fact for fact in known_rows if fact.block < 0]
     if outside:
@@ -101,9 +105,10 @@ def _number(numbers: dict[tuple[Any, ...], int], key: tuple[Any, ...], ops: list
     return numbers[key]
 
 
-def _labelled(recording: Recording, parts: list[Part]) -> tuple[Any, Any]:
-    """(operation, stack) per event: steps that were not watched borrow from one with the same events."""
+def _labelled(recording: Recording, parts: list[Part]) -> tuple[Any, Any, Any]:
+    """(operation, stack, twin) per event: steps that were not watched borrow from one with the same events."""
     operation, stack = recording.operation.copy(), recording.stack.copy()
+    twin = np.full(len(recording), -1)
     spans: dict[int, tuple[int, int]] = {}
     for part in parts:
         start, _ = spans.get(part.step, (part.start, 0))
@@ -122,7 +127,8 @@ def _labelled(recording: Recording, parts: list[Part]) -> tuple[Any, Any]:
         if source is not None:
             operation[start:stop] = recording.operation[source[0] : source[1]]
             stack[start:stop] = recording.stack[source[0] : source[1]]
-    return operation, stack
+            twin[start:stop] = np.arange(*source)
+    return operation, stack, twin
 
 
 def _storages(

@@ -17,22 +17,19 @@ from memfit.ir.trace import Category
 
 
 class Census:
-    """Collects ``KnownStorage`` rows. ``block_of``: address of a storage -> its block, -1 for none."""
+    """Collects ``KnownStorage`` rows. ``block_of``: address of a storage on ``device_type`` -> its block, or -1."""
 
-    def __init__(self, block_of: Callable[[int], int]) -> None:
+    def __init__(self, block_of: Callable[[int], int], device_type: str = "cpu") -> None:
         self._block_of = block_of
+        self._device_type = device_type
         self._seen: set[int] = set()
         self._outside: set[int] = set()
         self.rows: list[KnownStorage] = []
 
     def take(self, tensors: Iterable[tuple[str, Any]], category: Category) -> None:
-        """Note the storages of named tensors; what is no tensor of the CPU is passed over."""
-        for label, tensor in tensors:
-            if (
-                not isinstance(tensor, torch.Tensor)
-                or tensor.device.type != "cpu"
-                or tensor.layout is not torch.strided
-            ):
+        """Note the storages of named tensors; what is no tensor of the device is passed over."""
+        for label, tensor in ((label, part) for label, whole in tensors for part in _dense(whole)):
+            if tensor.device.type != self._device_type:
                 continue
             try:
                 storage = tensor.untyped_storage()

@@ -10,10 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+
+from memfit.errors import DeviceError
 from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch.known_storages import Census, named_parameters
 from memfit.frameworks.torch.operation_words import module_names
+from memfit.frameworks.torch.profiler_events import ProfilerHook
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.recording import KnownStorage, Recording
 from memfit.ir.step import Step
@@ -25,7 +30,8 @@ _WATCHED_FIRST = 2
 @dataclass
 class RecordedRun:
     """What a run left. Bytes: ``step_peaks`` and ``step_ends`` (live) per step, ``before`` and ``fullest`` as
-    ``allocator_hook.resident`` gives them, ``recorder_bytes`` of memfit's own; ``seconds`` of CPU per step.
+    ``allocator_hook.resident`` gives them, ``recorder_bytes`` of memfit's own, ``reserved`` where the allocator itself
+    tells it; ``seconds`` of CPU per step.
     """
 
     recording: Recording
@@ -39,23 +45,35 @@ class RecordedRun:
     recorder_bytes: int
     peak: int
     notes: list[str] = field(default_factory=list)
+    reserved: int | None = None
 
 
 @dataclass
 class RunRecorder:
-    """One recording from ``start`` to ``finish``. ``every_step``: watch the operations of all steps, not of some."""
+    """One recording from ``start`` to ``finish``. ``every_step``: watch the operations of all steps, not of some.
+    ``hook``: ``allocator_hook``, or a ``ProfilerHook`` where that cannot be built.
+    """
 
     every_step: bool = False
-    census: Census = field(default_factory=lambda: Census(allocator_hook.block_of))
+    hook: Any = field(default_factory=lambda: allocator_hook if allocator_hook.is_available() else ProfilerHook())
     modules: dict[int, str] = field(default_factory=dict)
     step_peaks: list[int] = field(default_factory=list)
     step_ends: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    census: Census = field(init=False)
     _watched: set[int] = field(default_factory=set)
     _watching: bool = True
     _began: float = 0.0
     _before: dict[str, int] = field(default_factory=dict)
     _installed: bool = False
+
+    def __post_init__(self) -> None:
+        self.census = Census(self.hook.block_of)
+
+    @property
+    def watching(self) -> bool:
+        """Whether operations are watched now."""
+        return self._watching
 
     def start(self) -> None:
         """Install the hook and record from now on.
@@ -63,12 +81,12 @@ class RunRecorder:
         Raises:
             HookError: the hook cannot be built or put in place.
         """
-        allocator_hook.install()
+        self.hook.install()
         self._installed = True
-        self._before = allocator_hook.resident()
-        allocator_hook.start_samples()
-        allocator_hook.start_recording(stacks=True)
-        allocator_hook.mark("-1 build")
+        self._before = self.hook.resident()
+        self.hook.start_samples()
+        self.hook.start_recording(stacks=True)
+        self.hook.mark("-1 build")
 
     def learn(self, step: Step) -> None:
         """Take the census of a step that was built: model, inputs, and names of its modules."""
@@ -79,45 +97,65 @@ class RunRecorder:
 
     def begin_step(self, number: int) -> None:
         """A step begins."""
-        allocator_hook.take_digest()
-        allocator_hook.reset_peak()
+        self.hook.take_digest()
+        self.hook.reset_peak()
         self._began = time.process_time()
 
     def phase(self, number: int, phase: str) -> None:
         """A phase of step ``number`` begins."""
-        allocator_hook.mark(f"{number} {phase}")
+        self.hook.mark(f"{number} {phase}")
 
     def end_step(self, number: int) -> None:
         """A step ended: keep its figures, and decide whether the next one is watched."""
         self.seconds.append(time.process_time() - self._began)
-        self.step_peaks.append(allocator_hook.peak_bytes())
-        self.step_ends.append(allocator_hook.live_bytes())
-        digest = allocator_hook.take_digest()
+        self.step_peaks.append(self.hook.peak_bytes())
+        self.step_ends.append(self.hook.live_bytes())
+        digest = self.hook.take_digest()
         if self._watching:
             self._watched.add(digest)
         self._watching = self.every_step or number + 1 < _WATCHED_FIRST or digest not in self._watched
-        allocator_hook.watch_operations(self._watching)
+        self.hook.watch_operations(self._watching)
+        self.hook.mark(f"{number} end")
 
     def finish(self) -> RecordedRun:
         """End the recording and hand everything over; the hook is taken out."""
-        allocator_hook.sample_now()
-        recorder_bytes = allocator_hook.recorder_bytes()
-        fullest = allocator_hook.fullest()
-        recording = allocator_hook.stop_recording()
+        self.hook.sample_now()
+        recorder_bytes = self.hook.recorder_bytes()
+        fullest = self.hook.fullest()
+        recording = self.hook.stop_recording()
         self.close()
+        known = self.census.rows
+        if isinstance(self.hook, ProfilerHook):
+            known = self.hook.resolved(known)
+            self.step_peaks, self.step_ends = step_figures(recording, len(self.seconds))
         return RecordedRun(
-            recording, self.census.rows, self.modules, self.step_peaks, self.step_ends, self.seconds, self._before,
-            fullest, recorder_bytes, recording.peak,
+            recording, known, self.modules, self.step_peaks, self.step_ends, self.seconds, self._before, fullest,
+            recorder_bytes, recording.peak,
         )  # fmt: skip
 
     def close(self) -> None:
         """Take the hook out, also after an error."""
         if self._installed:
             self._installed = False
-            allocator_hook.stop_samples()
-            if allocator_hook.is_recording():
-                allocator_hook.stop_recording()
-            allocator_hook.uninstall()
+            self.hook.stop_samples()
+            if self.hook.is_recording():
+                self.hook.stop_recording()
+            self.hook.uninstall()
+
+
+def step_figures(recording: Recording, steps: int) -> tuple[list[int], list[int]]:
+    """Peak, and live bytes at the end, of each step, from the marks ``"k phase"`` .. ``"k end"`` of a recording."""
+    live = np.concatenate([[0], np.cumsum(recording.delta)])
+    peaks, ends = [], []
+    for number in range(steps):
+        at = [
+            event
+            for text, event in zip(recording.mark_text, recording.mark_event.tolist(), strict=True)
+            if text.partition(" ")[0] == str(number)
+        ]
+        peaks.append(int(live[at[0] : at[-1] + 1].max()))
+        ends.append(int(live[at[-1]]))
+    return peaks, ends
 
 
 def record_steps(
@@ -126,14 +164,17 @@ def record_steps(
     """Build a step, run it ``steps`` times, and record all of it. ``report`` is called with the number of each step.
 
     Raises:
-        HookError: the hook cannot be built or put in place.
+        HookError: the hook cannot be put in place; DeviceError: the step is on another device.
     """
     recorder = RunRecorder(every_step=every_step)
     recorder.start()
     try:
         step = build()
-        recorder.learn(step)
         named = named_parameters(step.model, step.optimizer)
+        elsewhere = sorted({parameter.device.type for _, parameter in named} - {"cpu"})
+        if elsewhere:
+            raise DeviceError("cpu", f"the model is on {', '.join(elsewhere)}; say --device {elsewhere[0]}")
+        recorder.learn(step)
         labels = {id(parameter): name for name, parameter in named}
         for number in range(steps):
             report(number)
