@@ -51,6 +51,7 @@ _SPEECH = {
     "intermediate_size": 512,
     "conv_dim": (64,) * 7,
     "num_conv_pos_embeddings": 32,
+    "layerdrop": 0.0,
     "num_conv_pos_embedding_groups": 4,
     "vocab_size": 32,
 }

@@ -19,7 +19,7 @@ from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent)
 _MEMFIT = str(Path(__file__).parents[2])
-_ENGINE = ("graph.py", "_engine_run_backward")
+_BACKWARD, _STOP = "<backward pass>", "<memfit>"
 
 
 class Location:
@@ -65,7 +65,7 @@ class Location:
     def where(self) -> tuple[str, str]:
         """(module name, ``file:line``) of the op that runs now. Cost: a few microseconds."""
         line, in_engine = self._line()
-        if in_engine and not line:
+        if in_engine:
             node = torch._C._current_autograd_node()
             return self._forward.get(node._sequence_nr(), ("", "")) if node is not None else ("", "")
         module = ""
@@ -92,19 +92,21 @@ class Location:
                 file = files[code]
             except KeyError:
                 file = files[code] = _shown(code)
-            if file:
+            if file is _STOP or file is _BACKWARD:
+                return "", file is _BACKWARD
+            if file is not None:
                 return f"{file}:{frame.f_lineno}", False
-            if file == "":
-                return "", True
             frame = frame.f_back
         return "", False
 
 
 def _shown(code: CodeType) -> str | None:
-    """The file as shown to people; None for a frame to pass over, "" for the frame that runs the backward pass."""
+    """The file as shown to people; None for a frame to pass over, or a sign that nothing of the program is above."""
     name = code.co_filename
-    if name.endswith(_ENGINE[0]) and code.co_name == _ENGINE[1]:
-        return ""
+    if name.endswith("graph.py") and code.co_name == "_engine_run_backward":
+        return _BACKWARD
+    if name.startswith(_MEMFIT) and code.co_name in ("run_step", "_trace"):
+        return _STOP
     if name.startswith((_TORCH, _MEMFIT, "<")):
         return None
     path = Path(name)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memfit.frameworks.torch.accumulation import adds_in_place, sole_holder
 from memfit.frameworks.torch.fake import (
     DATA_DEPENDENT,
     Alias,
@@ -51,6 +52,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, *, real: bool = False) -> None:
         super().__init__()
+        sole_holder()
         self.real = real
         self.location = Location()
         self.ops: list[tuple[str, int, str, str, str]] = []
@@ -121,6 +123,8 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer one op; see the module text."""
+        if adds_in_place(func, args, kwargs):
+            func = torch.ops.aten.add_.Tensor
         kwargs = kwargs or {}
         for kind in types:
             if kind not in _PLAIN:
