@@ -28,7 +28,10 @@ from memfit.passes.rematerialize import SchedulePlan, rematerialize
 
 @dataclass(frozen=True)
 class Bucket:
-    """The plan of one shape bucket. ``shapes``: (shape, dtype) of each input tensor."""
+    """The plan of one shape bucket. ``shapes``: (shape, dtype) of each input tensor.
+
+    ``seconds``: wall seconds to capture, measure and plan; ``plan_seconds``: CPU seconds of planning alone.
+    """
 
     shapes: tuple[tuple[tuple[int, ...], str], ...]
     captured: Capture
@@ -36,6 +39,7 @@ class Bucket:
     plan: SchedulePlan
     run: Runner
     seconds: float
+    plan_seconds: float = 0.0
 
     @property
     def fingerprint(self) -> str:
@@ -121,6 +125,7 @@ class FittedStep:
         if self.held:
             held = Storage(self.held, constant=True, label="held beside the model")
             program = replace_graph(program, replace(program.graph, storages=(*program.graph.storages, held)))
+        planning = time.process_time()
         known = self.schedules.get(fingerprint(program))
         if known is not None:
             plan = _as_planned(program, known, self.budget)
@@ -128,8 +133,9 @@ class FittedStep:
             if self.progress is not None:
                 self.progress("planning", 2, 3)
             plan = rematerialize(program.graph, self.budget, progress=self._planning)
-        seconds = time.perf_counter() - start
-        return Bucket(key, captured, program, plan, runner_of(program, plan.schedule), seconds)
+        plan_seconds = time.process_time() - planning
+        run = runner_of(program, plan.schedule)
+        return Bucket(key, captured, program, plan, run, time.perf_counter() - start, plan_seconds)
 
 
     def _planning(self, word: str, fraction: float) -> None:
