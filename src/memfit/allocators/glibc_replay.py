@@ -47,7 +47,7 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Requests:
-    """Columns of a trace. Of an event: ``storage``, ``delta`` (bytes), ``op``; of an op: ``phase``, ``step``, ``is_new``."""
+    """Columns of a trace: ``storage``, ``delta`` (bytes), ``op`` of each event; ``phase``, ``step``, ``is_new`` of each op."""
 
     storage: Sequence[int]
     delta: Sequence[int]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from memfit.allocators import glibc_replay
 from memfit.ir.trace import Trace
@@ -43,14 +44,16 @@ def heap_peaks(trace: Trace) -> list[int] | None:
         is_new.append(op.name not in seen and op.phase != "build")
         if op.phase != "build":
             seen.add(op.name)
-    wide = [np.ascontiguousarray(column, dtype=np.int64) for column in (trace.storage, trace.delta, trace.op)]
-    narrow = [
+    wide: list[npt.NDArray[Any]] = [
+        np.ascontiguousarray(column, dtype=np.int64) for column in (trace.storage, trace.delta, trace.op)
+    ]
+    narrow: list[npt.NDArray[Any]] = [
         np.array([_PHASES.get(op.phase, glibc_replay.BETWEEN) for op in trace.ops], dtype=np.int8),
         np.array([op.step for op in trace.ops], dtype=np.int32),
         np.array(is_new, dtype=np.int8),
     ]
     codes = ["q", "q", "q", "b", "i", "b"]
-    columns: list[np.ndarray[Any, Any]] = [*wide, *narrow]
+    columns = [*wide, *narrow]
     header = {
         "columns": [(len(column), code) for column, code in zip(columns, codes, strict=True)],
         "variants": len(glibc_replay.VARIANTS) if len(trace) <= _LONG else 1,
@@ -93,12 +96,11 @@ def predict_resident(trace: Trace, *, base: int | None = None) -> tuple[int, int
     if base is None:
         base = process.base_bytes(optimizer=optimizer)
     outside = base + outside_bytes(trace)
-    training = any(op.phase == "backward" for op in trace.ops)
     live = int(np.cumsum(trace.delta).max()) if len(trace) else 0
     peaks = heap_peaks(trace) if live else [0]
     if peaks is None:
         return base + live, outside + int(1.15 * live), outside + int(1.5 * live)
-    expected = peaks[(3 if training else 2) * (len(peaks) - 1) // 4]
+    expected = peaks[3 * (len(peaks) - 1) // 4]
     low = base + max(live, peaks[0] * 97 // 100)
     spread = max(peaks[-1] - peaks[0], expected // 8) + outside_bytes(trace)
     return low, outside + expected, outside + peaks[-1] + spread // 2

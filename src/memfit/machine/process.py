@@ -10,15 +10,15 @@ import os
 import sys
 from pathlib import Path
 
-FRAMEWORK_BYTES = 231_000_000
+FRAMEWORK_BYTES = 230_000_000
 """Interpreter, NumPy and PyTorch, imported, with a first tensor made."""
 COMPILER_BYTES = 152_000_000
 """PyTorch's compiler front end, which the first optimizer, and most model libraries, import."""
-IMPORT_FACTOR = 5.6
+IMPORT_FACTOR = 6.8
 """Resident bytes per byte of compiled Python (.pyc) of other packages."""
-WARM_INFERENCE = 13_000_000
+WARM_INFERENCE = 12_000_000
 """Code pages and tables that a first forward touches."""
-WARM_TRAINING = 12_000_000
+WARM_TRAINING = 11_000_000
 """The same, of a first backward and optimizer step."""
 WARM_CONVOLUTION = 8_000_000
 """The same, of oneDNN's convolutions: generated code, primitives."""
