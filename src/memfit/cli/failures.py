@@ -27,6 +27,7 @@ _LIBRARIES = tuple(
         for p in [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
     }
 )
+_LONGEST = 1500
 _EXHAUSTED = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory")
 
 
@@ -49,7 +50,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> Failure:
     if isinstance(error, ModuleNotFoundError) and (root := (error.name or "").partition(".")[0]) in _EXTRAS:
         error = MissingFrameworkError(root, _EXTRAS[root])
     if isinstance(error, (MemfitError, SizeError)):
-        return Failure(type(error).__name__, str(error), _fields(error), _answer(error))
+        return Failure(type(error).__name__, _one_line(str(error)), _fields(error), _answer(error))
     where = _user_line(error)
     if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _EXHAUSTED):
         return Failure(
@@ -83,6 +84,12 @@ def _answer(error: BaseException) -> dict[str, Any]:
     if isinstance(error, BudgetError):
         return {"feasible": False, "budget": error.allowed, "smallest_feasible": error.needed}
     return {}
+
+
+def _one_line(text: str) -> str:
+    """The text without its line ends: what a user's exception says may be long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _first_line(error: BaseException) -> str:
