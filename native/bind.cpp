@@ -88,6 +88,12 @@ static void bind_search(nb::module_& m) {
           },
           "The cheapest plan found by annealing; an empty sequence when none kept the budget.")
       .def(
+          "walk_check",
+          [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t steps) {
+            return self.walk_check(copy(start), budget, seed, steps);
+          },
+          "For tests: how often incremental figures differ from an evaluation from scratch along a random walk.")
+      .def(
           "reorder",
           [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t effort) {
             return as_tuple(self.reorder(copy(start), budget, seed, effort));

@@ -1,107 +1,155 @@
-// Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) over sequences, budget as a price.
+// Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) over sequences, with the budget as a price.
 //
 // A state may exceed the budget at a price per byte that rises while states are too often infeasible and falls while
-// they are too often feasible, so that the walk runs along the budget's edge. One move is one evaluation: run a storage's
-// producer again before its next use (with or without its dead inputs), delete a repeated run, both at once, or move a
-// run inside its window. Unlike `improve`, no move has to repair what it breaks.
+// they are too often feasible, so that the walk runs along the budget's edge. One move is one judged edit: run a
+// storage's producer again before its next use (with or without its dead inputs), delete a repeated run, both at once,
+// or move a run inside its window. Unlike `improve`, no move has to repair what it breaks.
 #include <algorithm>
 #include <cmath>
 
+#include "core/live_sequence.h"
 #include "core/search.h"
 
 namespace memfit {
 
+namespace {
+
+// Draws edits. Half of the insertions aim at gaps that span the peak.
+class Moves {
+ public:
+  Moves(const Problem& problem, Random& random) : g_(problem), random_(random) {
+    for (int32_t s = 0; s < g_.storage_count; ++s)
+      if (g_.pinned[s] != 1 && g_.nbytes[s] > 0 && g_.repeatable[g_.producer[s]]) storages_.push_back(s);
+  }
+
+  bool draw(LiveSequence& state, Edit& edit) {
+    edit.remove = -1;
+    edit.insert.clear();
+    const int32_t kind = random_.below(20);
+    if (kind >= 18) return move(state, edit);
+    if (kind < 12 && state.repeats() > 0) edit.remove = state.repeat_position(random_.below(state.repeats()));
+    if (kind < 6) return edit.remove >= 0;
+    return insert(state, edit);
+  }
+
+  bool move(LiveSequence& state, Edit& edit) {
+    const int32_t at = random_.below(state.length());
+    int32_t low, high;
+    if (!state.window(at, 4 << random_.below(8), low, high)) return false;
+    const int32_t way = random_.below(3);
+    const int32_t to = way == 0 ? low : way == 1 ? high : low + random_.below(high - low + 1);
+    if (to == at) return false;
+    edit.remove = at;
+    edit.at = to < at ? to : to + 1;
+    edit.insert.assign(1, state.op_at(at));
+    return true;
+  }
+
+ private:
+  bool insert(LiveSequence& state, Edit& edit) {
+    if (storages_.empty()) return false;
+    Gap gap{-1, 0, 0};
+    bool found = false;
+    const bool at_peak = random_.below(2) == 0;
+    for (int32_t attempt = 0; attempt < 12 && !found; ++attempt) {
+      const int32_t s = storages_[random_.below(static_cast<int32_t>(storages_.size()))];
+      found = (at_peak ? state.gap_around(s, state.figures().peak_position, gap)
+                       : state.gap_before_event(s, 1 + random_.below(state.event_count(s)), gap)) &&
+              state.may_repeat(g_.producer[s], gap.to);
+    }
+    if (!found) return false;
+    const double again[4] = {0.0, 1.0, 1.0, 0.6};
+    state.again_list(gap.storage, gap.to, again[random_.below(4)], 4 << (2 * random_.below(4)), random_, edit.insert);
+    edit.at = gap.to;
+    return edit.remove < 0 ||
+           std::find(edit.insert.begin(), edit.insert.end(), state.op_at(edit.remove)) == edit.insert.end();
+  }
+
+  const Problem& g_;
+  Random& random_;
+  std::vector<int32_t> storages_;
+};
+
+}  // namespace
+
 Plan Search::anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort, double heat) {
   const Problem& g = problem_;
   Random random(seed);
-  Evaluation& state = cover_.evaluation;
-  Evaluation trial(g);
-  Sequence current = start, next;
-  std::vector<int32_t> list, repeated;
+  Moves moves(g, random);
+  LiveSequence state(g, budget);
+  state.load(start);
+  Edit edit;
   double floor = 0;
   for (double s : g.seconds) floor += s;
-  const int64_t begin = cover_.work;
-  Figures now = state.describe(current, budget);
-  Plan best;
-  if (now.excess == 0) best = {current, now.peak, now.seconds};
-  const double dynamic = std::max<double>(1, static_cast<double>(now.peak - g.base));
+  const double dynamic = std::max<double>(1, static_cast<double>(state.figures().peak - g.base));
   double price = 2 * floor / dynamic;
   const auto value = [&](const Figures& f) {
     if (f.excess == 0) return f.seconds;
     return f.seconds + price * (static_cast<double>(f.peak - budget) + 0.02 * static_cast<double>(f.excess));
   };
-  double energy = value(now);
+  Sequence best;
+  double best_seconds = 1e300;
+  const auto keep_best = [&] {
+    if (state.figures().excess == 0 && state.figures().seconds < best_seconds * (1 - 1e-9)) {
+      best = state.sequence();
+      best_seconds = state.figures().seconds;
+      state.work += state.length() / 8;
+    }
+  };
+  keep_best();
+  double energy = value(state.figures());
   int32_t feasible = 0, counted = 0;
   const int64_t limit = std::max<int64_t>(4000, 12LL * g.op_count);
-  const auto collect = [&] {
-    repeated.clear();
-    for (int32_t i = 0; i < static_cast<int32_t>(current.size()); ++i)
-      if (state.first[current[i]] != i) repeated.push_back(i);
-  };
-  collect();
-  while (cover_.work - begin < effort) {
-    const double done = static_cast<double>(cover_.work - begin) / static_cast<double>(effort);
-    const double temperature = heat * floor * std::pow(1e-3, done);
-    const int32_t kind = random.below(20);
-    next = current;
-    cover_.work += 4;
-    int32_t deleted = -1;
-    if (kind < 12 && !repeated.empty()) {  // delete, alone or before an insertion
-      deleted = repeated[random.below(static_cast<int32_t>(repeated.size()))];
-      next.erase(next.begin() + deleted);
-    }
-    if (kind >= 6 && kind < 18) {
-      if (state.gaps.empty()) continue;
-      int32_t chosen = -1;
-      for (int attempt = 0; attempt < 6; ++attempt) {
-        const int32_t k = random.below(static_cast<int32_t>(state.gaps.size()));
-        const Gap& gap = state.gaps[k];
-        const int32_t v = g.producer[gap.storage];
-        if (v < 0 || g.nbytes[gap.storage] == 0 || !state.may_repeat(v, gap.to)) continue;
-        chosen = k;
-        if (gap.from < now.peak_position && now.peak_position < gap.to) break;
-      }
-      if (chosen < 0) continue;
-      const Gap gap = state.gaps[chosen];
-      const double eagerness[3] = {0.0, 1.0, 2.0};
-      cover_.drop_list(gap.storage, gap.to, eagerness[random.below(3)], 0, list);
-      if (current.size() + list.size() > static_cast<size_t>(limit)) continue;
-      if (deleted >= 0 && std::find(list.begin(), list.end(), current[deleted]) != list.end()) continue;
-      const int32_t at = gap.to - (deleted >= 0 && deleted < gap.to);
-      next.insert(next.begin() + at, list.begin(), list.end());
-    } else if (kind >= 18) {
-      int32_t low, high;
-      const int32_t at = random.below(static_cast<int32_t>(current.size()));
-      if (!window(current, at, low, high)) continue;
-      const int32_t way = random.below(3);
-      shift_one(next, at, way == 0 ? low : way == 1 ? high : low + random.below(high - low + 1));
-    }
-    const Figures after = trial.measure(next, budget);
-    cover_.work += static_cast<int64_t>(next.size());
-    const double candidate = value(after);
+  double temperature = heat * floor;
+  for (int64_t step = 0; state.work < effort; ++step) {
+    if (step % 64 == 0)
+      temperature = heat * floor * std::pow(1e-3, static_cast<double>(state.work) / static_cast<double>(effort));
+    state.work += 4;
+    if (!moves.draw(state, edit)) continue;
+    if (state.length() + static_cast<int64_t>(edit.insert.size()) > limit) continue;
+    const double candidate = value(state.judge(edit));
     if (candidate > energy && random.unit() >= std::exp((energy - candidate) / temperature)) continue;
-    current.swap(next);
-    now = state.describe(current, budget);
-    cover_.work += 2 * static_cast<int64_t>(current.size());
-    if (std::find(state.idle.begin(), state.idle.end(), 1) != state.idle.end()) {
-      cover_.sweep_idle(current);
-      now = state.describe(current, budget);
-      cover_.work += 2 * static_cast<int64_t>(current.size());
-    }
-    collect();
-    if (now.excess == 0 && (best.sequence.empty() || now.seconds < best.seconds * (1 - 1e-12)))
-      best = {current, now.peak, now.seconds};
-    feasible += now.excess == 0;
+    state.apply(edit);
+    keep_best();
+    feasible += state.figures().excess == 0;
     if (++counted == 100) {
       if (feasible < 20) price *= 1.3;
       if (feasible > 60) price /= 1.3;
       feasible = counted = 0;
     }
-    energy = value(now);
+    energy = value(state.figures());
   }
-  if (best.sequence.empty()) return best;
-  cover_.prune(best.sequence, budget, random);
-  return figures(best.sequence);
+  cover_.work += state.work;
+  if (best.empty()) return {};
+  if (g.op_count <= 4000) cover_.prune(best, budget, random);
+  return figures(best);
+}
+
+int64_t Search::walk_check(const Sequence& start, Bytes budget, uint64_t seed, int64_t steps) {
+  Random random(seed);
+  Moves moves(problem_, random);
+  LiveSequence state(problem_, budget);
+  Evaluation check(problem_);
+  state.load(start);
+  Edit edit;
+  int64_t wrong = 0;
+  for (int64_t step = 0; step < steps; ++step) {
+    if (!moves.draw(state, edit)) continue;
+    const Figures judged = state.judge(edit);
+    Sequence made = state.sequence();
+    const int32_t at = edit.at - (edit.remove >= 0 && edit.remove < edit.at);
+    if (edit.remove >= 0) made.erase(made.begin() + edit.remove);
+    made.insert(made.begin() + (edit.insert.empty() ? 0 : at), edit.insert.begin(), edit.insert.end());
+    const Figures truth = check.measure(made, budget);
+    wrong += truth.peak != judged.peak || truth.excess != judged.excess;
+    if (random.below(2)) continue;
+    state.apply(edit);
+    const Figures after = check.measure(state.sequence(), budget);
+    wrong += after.peak != state.figures().peak || after.excess != state.figures().excess ||
+             after.peak_position != state.figures().peak_position ||
+             std::fabs(after.seconds - state.figures().seconds) > 1e-9 * (1 + std::fabs(after.seconds));
+  }
+  return wrong;
 }
 
 }  // namespace memfit

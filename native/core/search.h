@@ -34,6 +34,10 @@ class Search {
   // Moves first runs inside their windows while that lowers the excess over `budget`, at no cost in seconds.
   Plan reorder(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort);
 
+  // A random walk of `steps` judged edits, half of them made: how often the figures kept up to date differ from an
+  // evaluation from scratch. For tests; 0 is right.
+  int64_t walk_check(const Sequence& start, Bytes budget, uint64_t seed, int64_t steps);
+
   Plan figures(const Sequence& sequence);
   int64_t work() const { return cover_.work; }
   const Problem& problem() const { return problem_; }

@@ -1,11 +1,13 @@
 """Plans are valid, keep their budget, get dearer only as budgets fall, and are never worse than any seed."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memfit import _core
 from memfit.analyses.bounds import peak_lower_bound
-from memfit.analyses.liveness import simulate, simulate_slowly
+from memfit.analyses.liveness import arrays_of, simulate, simulate_slowly
 from memfit.errors import BudgetError
 from memfit.ir.graph import why_invalid
 from memfit.passes.rematerialize import curve, rematerialize, smallest_peak
@@ -84,3 +86,20 @@ def test_no_order_found_goes_below_the_bound(seed: int, ops: int) -> None:
     graph = random_graph(seed, ops)
     bound = peak_lower_bound(graph)
     assert bound.nbytes <= simulate(graph, range(len(graph.ops))).peak
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(4, 30), share=st.floats(0.3, 1))
+def test_figures_kept_up_to_date_equal_an_evaluation_from_scratch(seed: int, ops: int, share: float) -> None:
+    graph = random_graph(seed, ops)
+    arrays = arrays_of(graph)
+    search = _core.Search(
+        *arrays.liveness_arguments(),
+        arrays.repeatable,
+        arrays.edge_before,
+        arrays.edge_after,
+        arrays.chain,
+        arrays.base,
+    )
+    start = np.arange(len(graph.ops), dtype=np.int32)
+    assert search.walk_check(start, int(share * search.figures(start)[1]), seed, 200) == 0

@@ -1,16 +1,16 @@
 """The cheapest schedule of a small Graph, exactly: the yardstick of ``passes.rematerialize``.
 
-Checkmate (Jain et al., MLSys 2020, section 4) with this Graph's rules added. Stage t ends with the first run of op t and
-may run any earlier op again before it, in the program's order. Unknowns, all per stage t:
+Checkmate (Jain et al., MLSys 2020, section 4) with this Graph's rules added. Stage t ends with the first run of op t
+and may run any earlier op again before it, in the program's order. Unknowns, all per stage t:
 
     run[t, i]      op i runs in stage t (run[t, t] = 1)             binary
     keep[t, s]     storage s is carried from stage t - 1 into t      binary
     live[t, k, s]  s lives while op k of stage t runs                continuous, pushed up by its readers
     take[t, k]     op k's first output takes over its dying input    continuous, ``reuse``
 
-Where Checkmate multiplies "freed here" out of products, ``live`` needs none: it is at least every later read in the stage
-and the carry into the next, and falls with k. Workspace counts where its op runs; ops that do not repeat run once; no run
-of a stands in a stage after b's for an order edge (a, b).
+Where Checkmate multiplies "freed here" out of products, ``live`` needs none: it is at least every later read in the
+stage and the carry into the next, and falls with k. Workspace counts where its op runs; ops that do not repeat run
+once; no run of a stands in a stage after b's for an order edge (a, b).
 
 Exact for schedules whose first runs keep the given order: a planner that also reorders may do better. Solved by HiGHS
 through scipy. Cost: exponential; about n^3 / 6 unknowns, seconds to minutes at 40 ops.
