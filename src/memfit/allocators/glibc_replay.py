@@ -47,7 +47,7 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Requests:
-    """Columns of a trace: ``storage``, ``delta`` (bytes), ``op`` of each event; ``phase``, ``step``, ``is_new`` of each op."""
+    """A trace in columns: of events ``storage``, ``delta`` (bytes), ``op``; of ops ``phase``, ``step``, ``is_new``."""
 
     storage: Sequence[int]
     delta: Sequence[int]
