@@ -1,4 +1,4 @@
-"""The compiled core is touched by its own modules only; import-linter does not see extension modules, so a test does."""
+"""The compiled core is touched by its own modules only. import-linter sees no extension modules, so a test looks."""
 
 from __future__ import annotations
 
