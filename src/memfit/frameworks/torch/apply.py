@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from memfit.analyses.liveness import Lifetimes, lifetimes
 from memfit.frameworks.torch import random_ops
+from memfit.frameworks.torch.batch_norm import normalise
 from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_changes, is_random
 
@@ -95,6 +96,10 @@ class _Writer:
         if node is None:
             gradient = self.expression(self.program.gradient_nodes[index])
             lines.append(f"optimizer_step({self.program.parameter[index]}, {gradient})")
+        elif self.program.halves.get(index) == "statistics":
+            lines += self.statistics(node, position, index, freed)
+        elif self.program.halves.get(index) == "normalise":
+            lines.append(self.normalised(node, position, index))
         else:
             call = self.call(node, position, index)
             again = index in self.seen
@@ -111,6 +116,31 @@ class _Writer:
         if names:
             lines.append(" = ".join(names) + " = None")
         return lines
+
+    def statistics(self, node: Node, position: int, index: int, freed: set[int]) -> list[str]:
+        absent = hidden_changes(node) if index in self.seen else ()
+        lines = [f"several = {self.target(node.target)}({', '.join(self.arguments(node, absent))})"]
+        for item in self.items.get(node, []):
+            if item.args[1] != 0 and self.program.storage_of[item] not in freed:
+                lines.append(f"{self.name(item)} = several[{item.args[1]}]")
+        return lines if self.halves_meet(position) else [*lines, "several = None"]
+
+    def normalised(self, node: Node, position: int, index: int) -> str:
+        out = next(item for item in self.items[node] if item.args[1] == 0)
+        if position and self.halves_meet(position - 1):
+            return f"{self.name(out)} = several[0]; several = None"
+        mean, inverse = (next(item for item in self.items[node] if item.args[1] == place) for place in (1, 2))
+        given = [self.literal(argument) for argument in node.args[:3]] + [mean.name, inverse.name]
+        return f"{self.name(out)} = {self.constant(normalise)}({', '.join(given)})"
+
+    def halves_meet(self, position: int) -> bool:
+        """Whether the statistics at ``position`` are followed at once by the normalisation of the same call."""
+        first = self.schedule[position]
+        following = self.schedule[position + 1] if position + 1 < len(self.schedule) else -1
+        return (
+            self.program.halves.get(first) == "statistics" and self.program.halves.get(following) == "normalise"
+            and self.program.nodes[first] is self.program.nodes[following]
+        )  # fmt: skip
 
     def assigned(self, node: Node, call: str, freed: set[int]) -> list[str]:
         storage_of = self.program.storage_of

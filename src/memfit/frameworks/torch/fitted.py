@@ -16,10 +16,11 @@ from torch.utils import _pytree as pytree
 
 from memfit.analyses.liveness import simulate
 from memfit.errors import BudgetError, TraceError
+from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
-from memfit.frameworks.torch.measure import Progress, measured, replace_graph
+from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
 from memfit.frameworks.torch.program import Program, program_of
 from memfit.ir.graph import Storage, why_invalid
 from memfit.ir.step import Step
@@ -147,12 +148,14 @@ def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capt
     """The step captured, as a Program with measured costs."""
     captured = capture(step)
     alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
-    program = program_of(
-        captured.module, captured.names, optimizer=tuple(range(len(captured.trained))) if alone else ()
-    )
+    table = CostTable()
+    with allocator_hook.installed():
+        program = program_of(
+            captured.module, captured.names, optimizer=tuple(range(len(captured.trained))) if alone else (), split=table.splits
+        )
     parameters = dict(step.model.named_parameters())
     trained = [parameters[name] for name in captured.trained]
-    return captured, measured(program, optimizer=step.optimizer, parameters=trained, progress=progress)
+    return captured, measured(program, table, optimizer=step.optimizer, parameters=trained, progress=progress)
 
 
 def fingerprint(program: Program) -> str:

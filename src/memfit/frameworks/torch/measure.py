@@ -23,6 +23,7 @@ import torch
 from torch.fx import Node
 
 from memfit.frameworks.torch import allocator_hook, optimizer as optimizers
+from memfit.frameworks.torch.batch_norm import gives_equal_bits, normalise
 from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program
 from memfit.ir.graph import Graph, Op, Storage
@@ -33,17 +34,18 @@ _BYTES_PER_SECOND = 4e9
 
 
 def measured(
-    program: Program, *, optimizer: Any = None, parameters: list[torch.Tensor] | None = None, progress: Progress | None = None
-) -> Program:
+    program: Program, table: CostTable, *, optimizer: Any = None, parameters: list[torch.Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Program:  # fmt: skip
     """``program`` with seconds and workspace on every op, true output sizes, and optimizer state as constants.
 
     Args:
+        table: costs by signature; what it lacks is measured and saved.
         optimizer: the step's optimizer, for the cost and state of optimizer ops.
         parameters: the trained parameters, in placeholder order.
 
     Cost: a few milliseconds per distinct op signature, less what the cache file knows.
     """
-    table = CostTable()
     ops: list[Op] = list(program.graph.ops)
     sizes: dict[int, int] = {}
     state = 0
@@ -57,6 +59,8 @@ def measured(
                 parameter = parameters[program.parameter[index]]
                 cost = table.optimizer_cost(optimizer, parameter)
                 state += cost["state"]
+            elif index in program.halves:
+                cost = table.half_cost(node, program.halves[index])
             else:
                 cost = table.op_cost(node)
                 for storage, nbytes in zip(op.writes, cost["outputs"], strict=False):
@@ -78,7 +82,7 @@ def replace_graph(program: Program, graph: Graph) -> Program:
     """``program`` with another Graph of the same ops."""
     return Program(
         program.module, graph, program.nodes, program.parameter, program.storage_of, program.views, program.outputs,
-        program.gradient_nodes,
+        program.gradient_nodes, program.halves,
     )  # fmt: skip
 
 
@@ -110,6 +114,20 @@ class CostTable:
     def op_cost(self, node: Node) -> dict[str, Any]:
         """Seconds, workspace bytes and output storage bytes of the op of an FX node."""
         return self._row(signature(node), lambda: _measure_node(node))
+
+    def splits(self, node: Node) -> bool:
+        """Whether a batch norm may be split in halves: equal bits, seen on this signature."""
+        return bool(self._row(f"{signature(node)} halves", lambda: _measure_halves(node))["same"])
+
+    def half_cost(self, node: Node, half: str) -> dict[str, Any]:
+        """The cost of one half of a split batch norm; both together cost what the whole does."""
+        whole, again = self.op_cost(node), self._row(f"{signature(node)} halves", lambda: _measure_halves(node))
+        made = node.meta["val"][0].untyped_storage().nbytes()
+        if half == "normalise":
+            return {"seconds": min(again["seconds"], whole["seconds"]), "workspace": again["workspace"], "outputs": []}
+        return {
+            "seconds": max(0.0, whole["seconds"] - again["seconds"]), "workspace": whole["workspace"] + made, "outputs": [],
+        }  # fmt: skip
 
     def same_in_place(self, node: Node, storage: int, program: Program) -> bool:
         """Whether the form of the op that overwrites ``storage`` gives the same bits."""
@@ -190,6 +208,21 @@ def _measure_node(node: Node) -> dict[str, Any]:
         return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": []}
     finally:
         torch.set_rng_state(random_state)
+
+
+def _measure_halves(node: Node) -> dict[str, Any]:
+    with torch.no_grad():
+        args = _mapped(node.args, _tensor)
+        if not gives_equal_bits(args):
+            return {"same": False, "seconds": 0.0, "workspace": 0}
+        small = torch.full_like(args[1], 0.5)
+        before = allocator_hook.live_bytes()
+        allocator_hook.reset_peak()
+        out = normalise(*args[:3], small, small)
+        workspace = allocator_hook.peak_bytes() - before - out.untyped_storage().nbytes()
+        del out
+        seconds = _least(lambda: normalise(*args[:3], small, small))
+    return {"same": True, "seconds": seconds, "workspace": max(0, workspace)}
 
 
 def _same_bits(node: Node, target: Any, keyword: str, place: int) -> bool:

@@ -8,6 +8,7 @@ optimizer step (reads the gradient, changes the parameter), so that a gradient c
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.fx import Node
 
 from memfit.errors import CaptureError
 from memfit.frameworks.torch import random_ops
+from memfit.frameworks.torch.batch_norm import can_split
 from memfit.frameworks.torch.inplace import reusable_inputs
 from memfit.ir.graph import Graph, Op, Storage
 
@@ -47,7 +49,8 @@ class Program:
     """A Graph and what its indices mean in the FX graph.
 
     ``nodes[i]``: the FX node of op ``i``, or None for an optimizer op; ``parameter[i]``: for those, the position of the
-    parameter among the placeholders. ``storage_of``: value node -> storage. ``views``: nodes made anew where read.
+    parameter among the placeholders. ``halves[i]``: which half of its node op ``i`` is, statistics or normalise (see
+    ``batch_norm``). ``storage_of``: value node -> storage. ``views``: nodes made anew where read.
     """
 
     module: torch.fx.GraphModule
@@ -58,6 +61,7 @@ class Program:
     views: set[Node]
     outputs: list[Any]
     gradient_nodes: dict[int, Node] = field(default_factory=dict)
+    halves: dict[int, str] = field(default_factory=dict)
 
 
 def is_random(node: Node) -> bool:
@@ -67,8 +71,9 @@ def is_random(node: Node) -> bool:
 
 
 def program_of(
-    module: torch.fx.GraphModule, names: tuple[str, ...] = (), *, optimizer: tuple[int, ...] = (), first_gradient: int = 1
-) -> Program:
+    module: torch.fx.GraphModule, names: tuple[str, ...] = (), *, optimizer: tuple[int, ...] = (), first_gradient: int = 1,
+    split: Callable[[Node], bool] = lambda node: False,
+) -> Program:  # fmt: skip
     """The Program of a functional FX graph whose nodes carry fake tensors in ``meta["val"]``.
 
     Args:
@@ -77,19 +82,21 @@ def program_of(
         optimizer: placeholder positions of parameters that an optimizer steps; output ``first_gradient + i`` is the
             gradient of ``optimizer[i]``'s parameter counted by placeholder position.
         first_gradient: index of the first gradient among the outputs.
+        split: whether a batch norm may be split in halves.
 
     Raises:
         CaptureError: an op that cannot be planned (a sparse or nested value, a value that is half a view).
     """
-    builder = _Builder(module, names)
+    builder = _Builder(module, names, split)
     for node in module.graph.nodes:
         builder.add(node)
     return builder.finish(optimizer, first_gradient)
 
 
 class _Builder:
-    def __init__(self, module: torch.fx.GraphModule, names: tuple[str, ...]) -> None:
-        self.module, self.names = module, names
+    def __init__(self, module: torch.fx.GraphModule, names: tuple[str, ...], split: Callable[[Node], bool]) -> None:
+        self.module, self.names, self.split = module, names, split
+        self.halves: dict[int, str] = {}
         self.storages: list[Storage] = []
         self.key_to_storage: dict[int, int] = {}
         self.keep: list[Any] = []
@@ -173,11 +180,27 @@ class _Builder:
             self.changers.append((index, storage))
         if is_random(node) or hidden:
             self.chain.append(index)
+        if can_split(node) and self.split(node):
+            self._halves(node, reads, writes, tuple(changes) + tuple(hidden))
+            return
         self.ops.append(
             Op(str(node.target), reads, writes, tuple(changes) + tuple(hidden), repeatable=not changes, label=node.name)
         )
         self.reuse[index] = reusable_inputs(node, self.storage_of, self.storages)
         self.nodes.append(node)
+
+    def _halves(self, node: Node, reads: tuple[int, ...], writes: tuple[int, ...], changes: tuple[int, ...]) -> None:
+        index = len(self.ops)
+        whole, small = writes[:1], writes[1:]
+        self.ops.append(Op(f"{node.target} statistics", reads[:1], small, changes, label=node.name))
+        self.ops.append(Op(f"{node.target} normalise", _unique((*reads, *small)), whole, label=node.name))
+        for storage in self.ops[-1].reads:
+            self.readers.setdefault(storage, []).append(index + 1)
+        self.readers[reads[0]] = sorted(set(self.readers[reads[0]]) | {index})
+        for storage in reads[1:]:
+            self.readers[storage].remove(index)
+        self.nodes += [node, node]
+        self.halves[index], self.halves[index + 1] = "statistics", "normalise"
 
     def _hidden(self, node: Node) -> list[Node]:
         places = hidden_changes(node)
@@ -239,7 +262,7 @@ class _Builder:
         order |= {(a, b) for a, s in self.changers for b, t in self.changers if s == t and a < b}
         graph = Graph(tuple(self.ops), tuple(storages), tuple(sorted(order)), tuple(self.chain))
         return Program(
-            self.module, graph, self.nodes, parameter, self.storage_of, self.views, self.outputs, gradient_nodes
+            self.module, graph, self.nodes, parameter, self.storage_of, self.views, self.outputs, gradient_nodes, self.halves
         )
 
     def _phases(self, loss: Node | None, training: bool) -> None:
