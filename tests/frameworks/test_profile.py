@@ -73,7 +73,7 @@ def test_report_reconciles_three_meters() -> None:
     assert data["first_step_peak"] <= data["steady_peak"] == data["peak"]["live"]
     assert data["growth"] == {"bytes_per_step": 0, "growing": False, "steps": 2}
     assert data["at"]["phase"] == "optimizer"
-    assert data["peak"]["resident"] > data["peak"]["reserved"] > data["peak"]["live"]
+    assert data["peak"]["resident"] > data["peak"]["reserved"] >= data["peak"]["live"]
 
 
 def _line_of(text: str) -> int:
@@ -88,7 +88,7 @@ def test_backward_leads_back_to_module_and_line() -> None:
     assert products == ["2", "2", "0"]
     losses = [op for op in ops if op.name == "aten.pow.Tensor_Scalar" or op.name == "aten.mul.Tensor"]
     assert losses
-    assert all(op.line.endswith(f":{_line_of('return Step(model')}") for op in losses)
+    assert all(op.line.endswith(f":{_line_of('loss=lambda output: output.square')}") for op in losses)
 
 
 def test_steps_that_are_not_watched_take_what_they_need_from_a_twin() -> None:
