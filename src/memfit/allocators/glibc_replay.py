@@ -8,7 +8,7 @@ headers and the break what would be resident::
 
 A tensor never comes alone. Small blocks that live longer than the tensors around them decide how the heap fragments, so
 each storage brings those of its tensor object, each forward op those of its autograd node (freed at the mirrored place
-in backward), each new op those it leaves in caches. Their exact mix is not known; ``VARIANTS`` are five plausible ones,
+in backward), each new op those it leaves in caches. Their exact mix is not known; ``VARIANTS`` are plausible ones,
 and the spread of their answers is the uncertainty. Cost: 2-3 us an event and variant.
 
 Run as a script: a JSON line and raw columns on standard input, a JSON list of peaks on standard output; it needs no
@@ -42,6 +42,8 @@ class SmallBlocks:
 NONE = SmallBlocks((), (), (), ())
 VARIANTS = (
     SmallBlocks(), SmallBlocks(new_op=()), SmallBlocks(tensor=()), SmallBlocks(freed=4_000_000), SmallBlocks(built=()),
+    SmallBlocks(new_op=(96,)), SmallBlocks(node=(480, 96, 32, 48, 32)), SmallBlocks(tensor=(176, 96, 32)),
+    SmallBlocks(node=(336, 176, 96, 96, 64, 32, 32, 16)),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ FRAMEWORK_BYTES = 230_000_000
 """Interpreter, NumPy and PyTorch, imported, with a first tensor made."""
 COMPILER_BYTES = 152_000_000
 """PyTorch's compiler front end, which the first optimizer, and most model libraries, import."""
-IMPORT_FACTOR = 6.8
+IMPORT_FACTOR = 7.3
 """Resident bytes per byte of compiled Python (.pyc) of other packages."""
 WARM_INFERENCE = 12_000_000
 """Code pages and tables that a first forward touches."""
@@ -26,7 +26,7 @@ WARM_CONVOLUTION = 8_000_000
 _FRAMEWORK_ROOTS = frozenset({
     "torch", "torchgen", "functorch", "numpy", "memfit", "sympy", "mpmath", "networkx", "jinja2", "markupsafe",
     "filelock", "fsspec", "typing_extensions", "click", "rich", "pygments", "markdown_it", "mdurl", "scipy", "nanobind",
-    "tqdm", "pytest", "_pytest", "pluggy", "hypothesis",
+    "tqdm", "triton", "pytest", "_pytest", "pluggy", "hypothesis",
 })  # fmt: skip
 _COMPILER_USERS = frozenset(
     {"transformers", "diffusers", "lightning", "torchvision", "torchaudio", "torchao", "accelerate"}
@@ -53,7 +53,7 @@ def packages_bytes() -> int:
     total = 0
     for name, module in list(sys.modules.items()):
         root = name.partition(".")[0]
-        if root in _FRAMEWORK_ROOTS or root in sys.stdlib_module_names:
+        if root in _FRAMEWORK_ROOTS or root in sys.stdlib_module_names or root.startswith(("_editable", "_sysconfig")):
             continue
         compiled = getattr(module, "__cached__", None)
         if isinstance(compiled, str):
