@@ -34,8 +34,8 @@ _SECONDS = 120
 def heap_peaks(trace: Trace) -> list[int] | None:
     """Peak resident bytes of malloc's heap and mappings under ``trace``, one figure per variant, ascending.
 
-    None where this system's C library is not glibc, or refuses the sizes. Cost: about 20 us an event; nine variants up to
-    10 thousand events, five up to 60 thousand, then one.
+    None where this system's C library is not glibc, or refuses the sizes. Cost: about 20 us an event; nine variants
+    up to 10 thousand events, five up to 60 thousand, then one.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return None
