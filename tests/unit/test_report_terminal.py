@@ -145,3 +145,12 @@ def test_tensors_that_differ_in_nothing_share_a_line() -> None:
     text = drawn(draw_memory, made_up_memory(alive=made_up_alive(5) + made_up_alive(3) * 2))
     assert "3 x lm_head" in text
     assert text.count("lm_head") == 1
+
+
+@pytest.mark.parametrize(
+    ("growing", "text"), [(True, "GROWS: +1.00 KiB kept"), (False, "Steady: +1.00 KiB kept"), (None, None)]
+)
+def test_growth_is_said_only_where_it_is_known(growing: bool | None, text: str | None) -> None:
+    summary = drawn(draw_memory, made_up_memory(extra={"growth": {"bytes_per_step": 1024, "growing": growing}}))
+    assert (text or "Largest tensors") in summary
+    assert ("kept from step to step" in summary) is (text is not None)

@@ -156,9 +156,9 @@ def _facts(extra: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(extra.get(name), int):
             found.append({"name": name.replace("_", " "), "bytes": extra[name]})
     growth = extra.get("growth")
-    if isinstance(growth, Mapping) and isinstance(growth.get("bytes_per_step"), (int, float)):
+    if isinstance(growth, Mapping) and isinstance(growth.get("growing"), bool):
         found.append(
-            {"name": "kept from step to step", "bytes": growth["bytes_per_step"], "bad": bool(growth.get("growing"))}
+            {"name": "kept from step to step", "bytes": growth.get("bytes_per_step"), "bad": growth["growing"]}
         )
     return found
 

@@ -165,14 +165,13 @@ def _draw_facts(console: Console, report: MemoryReport) -> None:
     if first is not None and steady is not None:
         say(console, f"First step peaks at {format_bytes(first)}, later steps at {format_bytes(steady)}.")
     growth = extra.get("growth")
-    if isinstance(growth, Mapping) and "bytes_per_step" in growth:
-        each = growth["bytes_per_step"]
-        text = f"{signed(format_bytes(each), each)} kept from step to step"
-        say(
-            console,
-            f"GROWS: {text}" if growth.get("growing") else f"Steady: {text}.",
-            style="bold" if growth.get("growing") else "",
-        )
+    if isinstance(growth, Mapping) and isinstance(growth.get("growing"), bool):
+        each = growth.get("bytes_per_step", 0)
+        kept = f"{signed(format_bytes(each), each)} kept from step to step"
+        if growth["growing"]:
+            say(console, f"GROWS: {kept}", style="bold")
+        else:
+            say(console, f"Steady: {kept}.")
     if report.largest_batch:
         say(console, _largest(report.largest_batch))
 
