@@ -73,7 +73,8 @@ class MemoryReport:
     * ``compare``: ``{"peak": {"projected": n, "measured": n}, "categories": {name: {"projected": n, "measured": n}},
       "first_divergence": {"op", "module", "line", "projected", "measured"} or None}``
     * ``reconciliation``: ``{"tape": n, "allocator": n, "resident": n (its growth), band: n ..., "unexplained": n}``
-    * ``growth``: ``{"bytes_per_step": n, "growing": bool, or None: too few steps}``; ``first_step_peak``, ``steady_peak``: n
+    * ``growth``: ``{"bytes_per_step": n, "growing": bool or None (too few steps)}``;
+      ``first_step_peak``, ``steady_peak``: n
     """
 
     kind: str

@@ -79,25 +79,24 @@ def draw_bars(console: Console, categories: Mapping[str, int]) -> None:
 
 
 def draw_alive(console: Console, alive: Sequence[AliveTensor], largest: int = LARGEST) -> None:
-    """The largest tensors alive at the peak; those that differ in nothing share a line."""
+    """The largest tensors alive at the peak; those whose lines would be the same share one."""
     section(console, "Largest tensors alive then")
-    counts: dict[AliveTensor, int] = {}
+    counts: dict[tuple[int, str, str, str, str], int] = {}
     for tensor in sorted(alive, key=lambda tensor: -tensor.nbytes):
-        counts[tensor] = counts.get(tensor, 0) + 1
+        row = (tensor.nbytes, tensor.category, what_word(tensor), name_word(tensor), line_word(tensor.line))
+        counts[row] = counts.get(row, 0) + 1
     shown = list(counts)[:largest]
-    shapes = [what_word(tensor) for tensor in shown]
-    shape_width = min(max(map(len, shapes)), 24)
+    shape_width = min(max(len(row[2]) for row in shown), 24)
     rest = console.width - 2 - 9 - 1 - 10 - 2 - shape_width - 2
-    lines = [line_word(tensor.line) for tensor in shown]
-    line_width = min(max(map(len, lines)), rest // 2)
-    for tensor, shape, line in zip(shown, shapes, lines, strict=True):
-        times = f"{counts[tensor]} x " if counts[tensor] > 1 else ""
-        name_width = max(rest - line_width - (2 if line_width else 0) - len(times), 8)
-        name = f"{times}{keep_end(name_word(tensor), name_width)}"
-        kind = TENSOR_WORDS.get(tensor.category, tensor.category)[:10]
-        text = Text(f"  {format_bytes(tensor.nbytes):>9} ")
-        text.append(f"{kind:<10}", COLOURS.get(tensor.category, ("",))[0])
-        text.append(f"  {keep_end(shape, shape_width):<{shape_width}}  {name:<{name_width + len(times)}}")
+    line_width = min(max(len(row[4]) for row in shown), rest // 2)
+    for row in shown:
+        nbytes, category, shape, name, line = row
+        times = f"{counts[row]} x " if counts[row] > 1 else ""
+        name_width = max(rest - line_width - (2 if line_width else 0), 8)
+        name = times + keep_end(name, name_width - len(times))
+        text = Text(f"  {format_bytes(nbytes):>9} ")
+        text.append(f"{TENSOR_WORDS.get(category, category)[:10]:<10}", COLOURS.get(category, ("",))[0])
+        text.append(f"  {keep_end(shape, shape_width):<{shape_width}}  {name:<{name_width}}")
         text.append(f"  {keep_end(line, line_width)}" if line else "", "dim")
         text.rstrip()
         console.print(text, no_wrap=True, overflow="crop")
