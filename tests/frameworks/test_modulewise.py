@@ -246,3 +246,31 @@ def test_micro_batches_with_ignored_labels(name: str) -> None:
     whole = run_step(step)
     step.model.zero_grad()
     assert torch.allclose(run_micro_batches(step, split_of(step, 2, found.weights)), whole, rtol=1e-5)
+
+
+def test_chunked_loss_and_low_bits_where_allowed() -> None:
+    def build() -> Step:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 3000, bias=False))
+        labels = torch.arange(256) * 11
+        return Step(model, torch.randn(256, 16), loss=lambda out: nn.functional.cross_entropy(out, labels))
+
+    step = build()
+    with pytest.raises(BudgetError, match="allow reassociation") as caught:
+        fit_modules(step, 4_000_000)
+    assert caught.value.needed > 5_000_000
+    plan = fit_modules(step, 4_000_000, allow_reassociation=True)
+    assert plan.chunked_heads == ("2",)
+    assert plan.measured_peak <= 4_000_000
+    assert plan.micro_batches == 1
+    again, fresh = build(), build()
+    assert torch.allclose(ModulePlan.from_json(json.loads(json.dumps(plan.to_json()))).apply(again)(), run_step(fresh))
+    deep = branching(None, rows=1024, depth=5, dropout=0.1)
+    with pytest.raises(BudgetError) as caught:
+        fit_modules(deep, 1)
+    lossy = fit_modules(deep, caught.value.needed - 20_000, allow_inexact=True)
+    assert lossy.low_bit.activation_bits == 8 or lossy.low_bit.autocast
+    assert not lossy.exact
+    assert lossy.measured_peak <= lossy.budget
+    assert 0 < lossy.error < 0.2
+    assert {"lossy"} & {row["numerics"] for row in lossy.levers}

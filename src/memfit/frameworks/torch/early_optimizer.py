@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from memfit.frameworks.torch import optimizer as optimizers
-from memfit.frameworks.torch.steps import is_training, run_step
+from memfit.frameworks.torch.steps import autocast_of, call_model, is_training, loss_of
 from memfit.ir.step import Step
 
 
@@ -35,7 +34,10 @@ def may_step_early(step: Step) -> bool:
 def stepping_early(step: Step) -> Any:
     """``run_step`` with the optimizer inside backward; returns the detached loss."""
     with optimizer_in_backward(step.optimizer):
-        return run_step(replace(step, optimizer=None, train=True))
+        with autocast_of(step):
+            loss = loss_of(step, call_model(step.model, step.inputs))
+        loss.backward()
+        return loss.detach()
 
 
 @contextlib.contextmanager

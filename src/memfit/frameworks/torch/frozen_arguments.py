@@ -142,9 +142,10 @@ class _Walker:
 
     def _copy(self, value: Any, weak: bool) -> _Thaw:
         pairs = [(key, self.visit(item, weak)) for key, item in vars(value).items()]
+        kind: Any = type(value)
 
         def thaw(memo: dict[int, Any]) -> Any:
-            made = object.__new__(type(value))
+            made = object.__new__(kind)  # the value itself is not kept: a cache would keep every layer's tensors
             vars(made).update({key: item(memo) for key, item in pairs})
             return made
 

@@ -13,7 +13,8 @@ losses that close over the whole batch, and whatever else makes gradients differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,8 @@ def _counted(inputs: Any, shifted: bool) -> int:
 
 def run_micro_batches(step: Step, parts: list[tuple[Any, float]]) -> Any:
     """One training step over the parts; returns the detached loss of the whole batch."""
+    if step.optimizer is None and isinstance(step.model, nn.Module):
+        step.model.zero_grad(set_to_none=True)
     total = _accumulated(step, parts)
     if step.optimizer is not None:
         step.optimizer.step()
@@ -156,7 +159,7 @@ def compared(step: Step, parts: int, *, other_random_numbers: bool = False) -> C
             worst = max(_difference(whole, gradients), float((loss - whole_loss).abs() / (whole_loss.abs() + 1e-12)))
             if worst < best.error:
                 best = Comparison(weights, worst)
-        limit = _tolerance(step, parameters)
+        limit = tolerance(step)
         if best.error > limit and not other_random_numbers:
             return replace(best, refused=f"gradients differ by {best.error:.2g} (relative), more than {limit:g}")
         return best
@@ -170,9 +173,34 @@ def _worth_trying(inputs: Any) -> tuple[str, ...]:
     return WEIGHTS if labels is not None and bool((labels == _IGNORED).any()) else WEIGHTS[:1]
 
 
-def _tolerance(step: Step, parameters: list[nn.Parameter]) -> float:
-    kinds = {p.dtype for p in parameters} | ({getattr(torch, step.autocast)} if step.autocast else set())
-    return max(TOLERANCE.get(kind, 1e-4) for kind in kinds)
+def tolerance(step: Step) -> float:
+    """Largest relative difference of a gradient that another order of sums explains, by the coarsest dtype in use."""
+    kinds = {p.dtype for p in step.model.parameters() if p.requires_grad}
+    kinds |= {getattr(torch, step.autocast)} if step.autocast else set()
+    return max((TOLERANCE.get(kind, 1e-4) for kind in kinds), default=1e-4)
+
+
+def difference_under(step: Step, context: Callable[[], contextlib.AbstractContextManager[Any]]) -> float:
+    """Largest relative difference of loss and gradients between the step and the step inside ``context``.
+
+    Both run from the same random state, without the optimizer; infinite where the step does not run inside. The caller
+    puts the step's state back. Cost: two forward and backward passes, and a copy of the gradients.
+    """
+    bare = replace(step, optimizer=None, train=True)
+    parameters = [p for p in step.model.parameters() if p.requires_grad]
+    before = [p.grad for p in parameters]
+    start = RandomState.now()
+    try:
+        whole_loss, whole = _gradients(bare, [(step.inputs, 1.0)], parameters)
+        start.restore()
+        with context():
+            loss, gradients = _gradients(bare, [(step.inputs, 1.0)], parameters)
+    except (RuntimeError, ValueError, TypeError):
+        return float("inf")
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+    return max(_difference(whole, gradients), float((loss - whole_loss).abs() / (whole_loss.abs() + 1e-12)))
 
 
 def _gradients(

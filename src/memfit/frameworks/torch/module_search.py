@@ -7,25 +7,26 @@ there is nothing to hold a candidate against: recomputation is then checked by w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from memfit.errors import BudgetError
+from memfit.errors import BudgetError, MemfitError
 from memfit.frameworks.torch.checkpointing import ReplayError
+from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
 from memfit.frameworks.torch.early_optimizer import may_step_early
-from memfit.frameworks.torch.microbatch import compared, rows_of, why_not
+from memfit.frameworks.torch.lowbit import LADDER, LowBit, measure_error
+from memfit.frameworks.torch.microbatch import compared, difference_under, rows_of, tolerance
 from memfit.frameworks.torch.module_profile import ProfiledModules, profile_modules
 from memfit.frameworks.torch.modulewise import ModulePlan
 from memfit.frameworks.torch.step_meter import Run, StepState, measure
 from memfit.frameworks.torch.steps import is_training, run_step
 from memfit.ir.step import Step
 from memfit.passes.recompute_modules import choose_modules
-from memfit.units import format_bytes
 
-_Kind = tuple[tuple[str, ...], bool, int]
+_Kind = tuple[tuple[str, ...], bool, int, tuple[str, ...], LowBit]
 _ROUNDS = 8
 _CLOSE = 0.01
 
@@ -45,6 +46,7 @@ class Search:
         self.progress, self.ran = progress, 0
         self.refused: dict[str, str] = {}
         self.smallest = 0
+        self.why_not_smaller: list[str] = []
         self.notes: list[str] = []
         self.deterministic = True
         self.tried: dict[_Kind, tuple[ModulePlan, Run | None]] = {}
@@ -94,27 +96,47 @@ class Search:
             raise self.infeasible("a model that is no torch.nn.Module has no modules to recompute")
         if not is_training(self.step) and self.step.run is None:
             raise self.infeasible("an inference step keeps nothing for backward that could be recomputed")
-        found = self.with_parts(empty)
-        if found is not None:
-            return found
-        parts = 2
-        why = "" if self.reassociation else "micro-batches are not allowed"
-        while self.reassociation and parts <= rows_of(self.step.inputs):
-            comparison = compared(self.step, parts, other_random_numbers=self.inexact)
-            self.warm.restore()
-            if comparison.refused:
-                why = f"micro-batches are refused: {comparison.refused}"
-                break
-            base = replace(empty, micro_batches=parts, weights=comparison.weights, error=comparison.error, exact=False)
-            found = self.with_parts(base)
+        for base in self.bases(empty):
+            found = self.on(base)
             if found is not None:
                 return found
-            parts *= 2
-        raise self.infeasible(why or why_not(self.step))
+        raise self.infeasible()
 
-    def with_parts(self, base: ModulePlan) -> ModulePlan | None:
+    def bases(self, empty: ModulePlan) -> Iterator[ModulePlan]:
+        """What to recompute on top of, in the order of numerics: bit-exact, reassociating, lossy."""
+        yield empty
+        chunked = empty
+        if self.reassociation:
+            heads = find_heads(self.step)
+            self.warm.restore()
+            if heads:
+                error = difference_under(self.step, lambda: chunked_heads(self.step.model, heads))
+                self.warm.restore()
+                if error <= tolerance(self.step):
+                    chunked = replace(empty, chunked_heads=heads, error=error, exact=False)
+                    yield chunked
+            parts = 2
+            while parts <= rows_of(self.step.inputs):
+                comparison = compared(self.step, parts, other_random_numbers=self.inexact)
+                self.warm.restore()
+                if comparison.refused:
+                    self.why_not_smaller.append(f"micro-batches are refused: {comparison.refused}")
+                    break
+                error = max(comparison.error, chunked.error)
+                yield replace(chunked, micro_batches=parts, weights=comparison.weights, error=error, exact=False)
+                parts *= 2
+        if self.inexact and self.step.run is None:
+            for low_bit in LADDER:
+                try:
+                    error = measure_error(self.step, low_bit, self.warm.restore).update
+                except MemfitError as refused:
+                    self.why_not_smaller.append(str(refused))
+                    continue
+                yield replace(chunked, low_bit=low_bit, error=error, exact=False)
+
+    def on(self, base: ModulePlan) -> ModulePlan | None:
         """The cheapest plan on top of ``base``, or None."""
-        if base.micro_batches == 1 and may_step_early(self.step):
+        if base.micro_batches == 1 and base.low_bit.optimizer_bits == 32 and may_step_early(self.step):
             early = replace(base, early_optimizer=True)
             run = self.measured(early)
             if run is not None:
@@ -123,8 +145,8 @@ class Search:
         if run is not None and run.peak <= self.budget:
             return self.finished(base, run)
         self.say("measuring what each module saves")
-        profiled = profile_modules(self.step, base.apply(self.step), self.warm.restore)
-        return self.recomputing(base, profiled)
+        runner = replace(base, low_bit=replace(base.low_bit, activation_bits=32)).apply(self.step)
+        return self.recomputing(base, profile_modules(runner.step, runner, self.warm.restore))
 
     def recomputing(self, base: ModulePlan, profiled: ProfiledModules) -> ModulePlan | None:
         """Choose, run, and move the target by what the projection missed, until it is met closely."""
@@ -193,7 +215,8 @@ class Search:
         self.say(f"running with {len(plan.recompute)} modules recomputed" if plan.recompute else "running a plan")
         run: Run | None
         try:
-            run = measure(self.step, plan.apply(self.step))
+            runner = plan.apply(self.step)
+            run = measure(runner.step, runner)
             if not run.peak or (plan.exact and self.deterministic and run.digest != self.plain.digest):
                 run = None
         except ReplayError as error:
@@ -226,49 +249,78 @@ class Search:
             found = True
         return found
 
-    def saved_by(self, kind: _Kind) -> int:
-        """Bytes by which a plan without recomputation that was run lowered the peak."""
-        _, run = self.tried.get(kind, (None, None))
-        return self.plain.peak - run.peak if run is not None else 0
-
-    def infeasible(self, why: str) -> BudgetError:
+    def infeasible(self, why: str = "") -> BudgetError:
         """The error for a budget below every plan."""
-        hint = "" if self.reassociation else "micro-batches may go lower: allow reassociation"
-        return BudgetError(self.smallest, self.budget, why or "what the step must keep at once", hint)
+        hints = []
+        if not self.reassociation:
+            hints.append("allow reassociation (micro-batches, chunked loss)")
+        if not self.inexact:
+            hints.append("allow inexact levers (low bits)")
+        reasons = [why or "what a step must keep at once even with every module recomputed", *self.why_not_smaller]
+        return BudgetError(
+            self.smallest, self.budget, "; ".join(reasons), f"to go lower: {', '.join(hints)}" if hints else ""
+        )
 
     def finished(self, plan: ModulePlan, run: Run) -> ModulePlan:
         """The plan with its figures and lever rows."""
         if self.refused:
-            self.notes.append(
-                "not recomputed: " + "; ".join(f"{name}: {why}" for name, why in sorted(self.refused.items()))
-            )
-        extra = max(0.0, run.seconds - self.plain.seconds)
-        saved = self.plain.peak - run.peak
-        levers = []
-        if plan.early_optimizer:
-            part = self.saved_by(((), True, 1))
-            saved -= part
-            levers.append(
-                _row("early optimizer", "bit-exact", part, 0.0, "each parameter is stepped when its gradient is final")
-            )
-        if plan.micro_batches > 1:
-            part = saved if not plan.recompute else self.saved_by(((), False, plan.micro_batches))
-            saved -= part
-            detail = f"{plan.micro_batches} parts of the batch; gradients within {plan.error:.2g}"
-            levers.append(_row("micro-batches", "reassociating", part, 0.0 if plan.recompute else extra, detail))
-        if plan.recompute:
-            detail = f"{len(plan.recompute)} modules run again in backward: {', '.join(plan.recompute[:6])}"
-            detail += ", ..." if len(plan.recompute) > 6 else ""
-            levers.append(_row("recompute modules", "bit-exact", saved, extra, detail))
+            refused = sorted(self.refused.items())
+            self.notes.append("not recomputed: " + "; ".join(f"{name}: {why}" for name, why in refused))
         return replace(
             plan, baseline_peak=self.plain.peak, measured_peak=run.peak, projected_peak=plan.projected_peak or run.peak,
-            baseline_seconds=self.plain.seconds, seconds=run.seconds, levers=tuple(levers), notes=tuple(self.notes),
-            exact=plan.exact and self.deterministic,
+            baseline_seconds=self.plain.seconds, seconds=run.seconds, levers=tuple(self.rows(plan, run)),
+            notes=tuple(self.notes), exact=plan.exact and self.deterministic,
         )  # fmt: skip
+
+    def rows(self, plan: ModulePlan, run: Run) -> list[dict[str, Any]]:
+        """One row per lever; the peak that each saves is the difference to the plan with only those before it."""
+        extra = max(0.0, run.seconds - self.plain.seconds)
+        within = f"gradients within {plan.error:.2g} of the plain step's"
+        steps: list[tuple[ModulePlan, str, str, str]] = []
+        partial = ModulePlan()
+        if plan.early_optimizer:
+            partial = replace(partial, early_optimizer=True)
+            steps.append(
+                (partial, "early optimizer", "bit-exact", "each parameter is stepped when its gradient is final")
+            )
+        if plan.chunked_heads:
+            partial = replace(partial, chunked_heads=plan.chunked_heads)
+            detail = f"cross entropy of {', '.join(plan.chunked_heads)} in chunks; {within}"
+            steps.append((partial, "chunked loss", "reassociating", detail))
+        if plan.micro_batches > 1:
+            partial = replace(partial, micro_batches=plan.micro_batches)
+            detail = f"{plan.micro_batches} parts of the batch; {within}"
+            steps.append((partial, "micro-batches", "reassociating", detail))
+        if plan.low_bit != LowBit():
+            partial = replace(partial, low_bit=plan.low_bit)
+            steps.append(
+                (partial, f"low bits: {plan.low_bit}", "lossy", f"update within {plan.error:.2g} of the exact one")
+            )
+        if plan.recompute:
+            names = ", ".join(plan.recompute[:6]) + (", ..." if len(plan.recompute) > 6 else "")
+            steps.append(
+                (plan, "recompute modules", "bit-exact", f"{len(plan.recompute)} run again in backward: {names}")
+            )
+        rows, before = [], self.plain.peak
+        for number, (part, name, numerics, detail) in enumerate(steps):
+            last = number == len(steps) - 1
+            _, known = self.tried.get(_kind(part), (None, None))
+            after = run.peak if last else known.peak if known is not None else before
+            rows.append(
+                {
+                    "name": name,
+                    "numerics": numerics,
+                    "saved": before - after,
+                    "cost_seconds": extra if last else 0.0,
+                    "detail": detail,
+                }
+            )
+            before = after
+        return rows
 
 
 def _kind(plan: ModulePlan) -> _Kind:
-    return plan.recompute, plan.early_optimizer, plan.micro_batches
+    return plan.recompute, plan.early_optimizer, plan.micro_batches, plan.chunked_heads, plan.low_bit
 
 
 def _recomputing(base: ModulePlan, profiled: ProfiledModules, modules: frozenset[int]) -> ModulePlan:
@@ -279,13 +331,3 @@ def _recomputing(base: ModulePlan, profiled: ProfiledModules, modules: frozenset
         footprints={names[i]: profiled.footprints[i] for i in numbers},
         projected_peak=int(profiled.profile.curve(modules).max()),
     )
-
-
-def _row(name: str, numerics: str, saved: int, seconds: float, detail: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "numerics": numerics,
-        "saved": saved,
-        "cost_seconds": seconds,
-        "detail": f"{detail} ({format_bytes(saved)})",
-    }

@@ -4,7 +4,9 @@ What may be combined, cheapest first, and kept only where a real run shows that 
 
     early optimizer    each parameter is stepped as soon as its gradient is final, which frees the gradient
     recomputation      modules at any level of the tree run again in backward (``checkpointing``)
+    chunked loss       only where sums may be reordered: logits in chunks (``chunked_loss``)
     micro-batches      only where sums may be reordered (``microbatch``)
+    low bits           only where results may change (``lowbit``)
 
 The choice of modules comes from one profile (``module_profile``, ``passes.recompute_modules``); what that projection
 leaves out is found by running: a plan that measures above the budget moves the target down by the difference, one with
@@ -14,12 +16,15 @@ ten to twenty steps, and a copy of parameters and optimizer state, which are put
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from memfit.frameworks.torch.checkpointing import Footprint, Recomputation
+from memfit.frameworks.torch.chunked_loss import chunked_heads
 from memfit.frameworks.torch.early_optimizer import stepping_early
+from memfit.frameworks.torch.lowbit import LowBit
 from memfit.frameworks.torch.microbatch import run_micro_batches, split_of
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
@@ -37,11 +42,13 @@ class ModulePlan:
         early_optimizer: step each parameter as soon as its gradient is final.
         micro_batches: equal parts of the batch, one after another.
         weights: how the parts' losses are weighted (``microbatch.WEIGHTS``).
+        chunked_heads: names of the linear layers whose cross entropy is computed in chunks.
+        low_bit: lossy levers.
         budget: bytes that the plan was made for.
         baseline_peak, projected_peak, measured_peak: bytes of all tensors of the step.
         baseline_seconds, seconds: of one step, CPU time of the process (wall time on a device).
         exact: the run was compared with the plain one and left the same bits.
-        error: largest relative difference of a gradient where it is not exact.
+        error: relative difference of gradients (of the update, for lossy levers) where it is not exact.
         levers: rows with the fields of ``report.summary.LeverUse``.
         notes: what the user should know.
     """
@@ -51,6 +58,8 @@ class ModulePlan:
     early_optimizer: bool = False
     micro_batches: int = 1
     weights: str = "rows"
+    chunked_heads: tuple[str, ...] = ()
+    low_bit: LowBit = field(default_factory=LowBit)
     budget: int = 0
     baseline_peak: int = 0
     projected_peak: int = 0
@@ -84,6 +93,7 @@ class ModulePlan:
         return ModulePlan(
             **{
                 **data, "recompute": tuple(data["recompute"]), "footprints": footprints,
+                "chunked_heads": tuple(data["chunked_heads"]), "low_bit": LowBit(**data["low_bit"]),
                 "levers": tuple(data["levers"]), "notes": tuple(data["notes"]),
             }
         )  # fmt: skip
@@ -93,15 +103,18 @@ class ModuleStep:
     """Runs a step under a plan: returns and leaves what ``run_step`` would. Between steps the model is as it was."""
 
     def __init__(self, step: Step, plan: ModulePlan) -> None:
-        self.step, self.plan = step, plan
+        self.plan, self.step = plan, plan.low_bit.lowered(step)
         self.recomputation = Recomputation(step.model, plan.recompute, plan.footprints) if plan.recompute else None
 
     def __call__(self, inputs: Any = None) -> Any:
         """Run one step on ``inputs`` (default: the step's own example batch)."""
         step = self.step if inputs is None else replace(self.step, inputs=inputs)
-        if self.recomputation is None:
-            return self._run(step)
-        with self.recomputation.applied():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.plan.low_bit.saving(step))
+            if self.plan.chunked_heads:
+                stack.enter_context(chunked_heads(step.model, self.plan.chunked_heads))
+            if self.recomputation is not None:
+                stack.enter_context(self.recomputation.applied())
             return self._run(step)
 
     def _run(self, step: Step) -> Any:
@@ -126,7 +139,7 @@ def fit_modules(
         step: the step; it is run several times and its model, optimizer and random state are put back.
         budget: bytes of all tensors of the step.
         allow_reassociation: micro-batches are allowed where the gradients agree up to the order of sums.
-        allow_inexact: micro-batches also where random numbers are drawn in another order.
+        allow_inexact: lossy levers, and micro-batches also where random numbers are drawn in another order.
         progress: called with what is being done, steps done, and steps expected.
 
     Raises:
