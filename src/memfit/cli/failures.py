@@ -21,11 +21,9 @@ from memfit.errors import BudgetError, MemfitError, MissingFrameworkError, SizeE
 
 _EXTRAS = {"torch": "torch", "transformers": "examples", "torchao": "lowbit"}
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 _LIBRARIES = tuple(
-    {
-        os.path.realpath(p) + os.sep
-        for p in [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
-    }
+    os.path.realpath(place) + os.sep for place in [*_PLACES, *site.getsitepackages(), site.getusersitepackages()]
 )
 _LONGEST = 1500
 _EXHAUSTED = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory")
