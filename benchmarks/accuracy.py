@@ -23,6 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,15 @@ def summary(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
             continue
         sizes = sorted(abs(error) for error in errors.values())
         result[who] = {
-            "answered": len(errors), "median": statistics.median(sizes), "mean": statistics.fmean(sizes),
-            "p90": sizes[min(len(sizes) - 1, int(0.90 * len(sizes)))], "p95": sizes[min(len(sizes) - 1, int(0.95 * len(sizes)))],
-            "worst": sizes[-1], "worst_cases": sorted(errors.items(), key=lambda item: -abs(item[1]))[:10],
+            "answered": len(errors),
+            "median": statistics.median(sizes),
+            "mean": statistics.fmean(sizes),
+            "p90": sizes[min(len(sizes) - 1, int(0.90 * len(sizes)))],
+            "p95": sizes[min(len(sizes) - 1, int(0.95 * len(sizes)))],
+            "worst": sizes[-1],
+            "worst_cases": sorted(errors.items(), key=lambda item: -abs(item[1]))[:10],
             "under_by_2_percent": sum(error < -2 for error in errors.values()) / len(errors),
-        }  # fmt: skip
+        }
     return result
 
 
@@ -189,13 +194,16 @@ def main() -> None:
     sys.path.insert(0, str(HERE.parent / "examples"))
 
     import torch
-    import torch.utils.checkpoint  # noqa: F401
+    import torch.utils.checkpoint
     import transformers
 
     torch.set_num_threads(1)
     import zoo
 
-    import memfit.api.prediction  # noqa: F401
+    with torch.device("meta"):  # only to import what each architecture needs before the processes part
+        for name in zoo.ARCHITECTURES:
+            with contextlib.suppress(Exception):
+                getattr(zoo, name)(optimizer="none")
 
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
@@ -213,13 +221,11 @@ def main() -> None:
         key = f"{name} {mode}"
         case = document["cases"].get(key, {})
         if "measured" not in case or "projected" not in case:
-            case = {**own_process(lambda: measure(name, MODES[mode]), 120)}
-            case |= {
-                ("projection_" + k if k == "error" else k): v
-                for k, v in own_process(lambda: project(name, MODES[mode]), 120).items()
-            }
+            case = own_process(partial(measure, name, MODES[mode]), 120)
+            answer = own_process(partial(project, name, MODES[mode]), 120)
+            case |= {("projection_" + k if k in ("error", "at") else k): v for k, v in answer.items()}
             if not options.no_peer:
-                answer = own_process(lambda: peer(name, MODES[mode]), 120)
+                answer = own_process(partial(peer, name, MODES[mode]), 120)
                 case |= {("mem_tracker_" + k if k in ("error", "at") else k): v for k, v in answer.items()}
             document["cases"][key] = case
             document["summary"] = summary(document["cases"])
@@ -228,8 +234,9 @@ def main() -> None:
         measured, projected = case.get("measured"), case.get("projected")
         if measured and projected:
             other = case.get("mem_tracker")
-            text = f"{measured / 1e6:9.3f} MB measured  {projected / 1e6:9.3f} projected  {100 * (projected - measured) / measured:+8.3f} %"
-            text += f"   MemTracker {100 * (other - measured) / measured:+8.3f} %" if other else "   MemTracker crashed"
+            error = 100 * (projected - measured) / measured
+            text = f"{measured / 1e6:9.3f} MB measured  {projected / 1e6:9.3f} projected  {error:+8.3f} %   MemTracker "
+            text += f"{100 * (other - measured) / measured:+8.3f} %" if other else "crashed"
         else:
             text = f"failed: {case.get('error') or case.get('projection_error')}"
         print(f"{number:3d}/{len(wanted)} {key:26s} {text}", flush=True)

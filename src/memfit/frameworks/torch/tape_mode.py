@@ -218,7 +218,7 @@ class Tape(TorchDispatchMode):
     ) -> Any:
         """An op with outputs of its own."""
         try:
-            key = (func, signature_of(args), signature_of(tuple(kwargs.items())))
+            key = (func, torch.is_grad_enabled(), signature_of(args), signature_of(tuple(kwargs.items())))
         except TypeError:
             return self._run(func, args, kwargs, facts)
         if key in self._recipes:
