@@ -17,6 +17,7 @@ import pytest
 from fake_api import Api, install
 from made_up_reports import made_up_fit, made_up_memory, made_up_profile
 
+from memfit.cli import failures
 from memfit.cli.answer import plain
 from memfit.cli.main import COMMANDS, main
 from memfit.cli.profile import command as profile_command
@@ -409,3 +410,18 @@ def test_help_names_every_command_and_every_command_has_one(capfd: pytest.Captur
         assert name in text
         assert main([name, "--help"]) == 0
         assert "Usage: memfit " + name in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("filename", "owner"),
+    [
+        (failures.__file__, "memfit"),
+        (json.__file__, "library"),
+        (np.__file__, "library"),
+        ("<string>", "library"),
+        (__file__, "user"),
+        ("/usr/src/app/train.py", "user"),
+    ],
+)
+def test_whose_code_a_file_is(filename: str, owner: str) -> None:
+    assert failures._owner(filename) == owner

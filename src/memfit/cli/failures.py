@@ -20,7 +20,7 @@ import click
 from memfit.errors import BudgetError, MemfitError, MissingFrameworkError, SizeError
 
 _EXTRAS = {"torch": "torch", "transformers": "examples", "torchao": "lowbit"}
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 _LIBRARIES = tuple(
     os.path.realpath(place) + os.sep for place in [*_PLACES, *site.getsitepackages(), site.getusersitepackages()]
