@@ -183,7 +183,8 @@ def backward_scratch(
         bias = c.features * c.itemsize if c.dtype in (torch.float16, torch.bfloat16) else 0
         return max(_columns(c), bias)
     b = _blocked(c, lanes, threads)
-    reduce = (threads - 1) * b.weight
+    shared = b.x + b.y > 13 * b.weight
+    reduce = (threads - 1) * b.weight if shared else 0
     if c.dtype != torch.float32:
         image = (c.channels * prod(c.spatial) + c.features * prod(c.out)) * c.itemsize
         reduce += int(1.27 * threads * image)
@@ -194,9 +195,10 @@ def backward_scratch(
     returned = grad_x + grad_w
     peak = 0
     if mask[0]:
-        copies = 2 if max(c.stride) > 1 and c.groups == 1 else 1
+        copies = 2 if max(c.stride) > 1 and c.groups == 1 and not c.transposed else 1
+        wide = align(c.channels, lanes) / c.channels if c.groups == 1 and not b.x else 1
         padded = threads * (c.output_bytes // max(1, c.batch) + 40960) if copies == 2 else 0
-        peak = max(b.y + b.weight + b.grad_x + padded, b.grad_x + copies * grad_x)
+        peak = max(b.y + int(b.weight * wide) + b.grad_x + padded, b.grad_x + copies * grad_x)
         if b.columns:
             peak = max(b.columns + b.grad_x, b.grad_x + grad_x)
     if mask[1]:

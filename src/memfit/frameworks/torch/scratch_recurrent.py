@@ -56,11 +56,9 @@ class LstmLayer:
         """Bytes inside the forward call beyond what it returns."""
         if training:
             return 16 * self.hidden + self._weights + self._gates + _FIXED
-        packed = 16 * self.hidden * (_ld(self.inputs) if self.inputs % 16 else self.inputs)
-        packed += 16 * self.hidden * (_ld(self.hidden) if self.hidden % 16 else self.hidden)
-        direct = self.inputs == self.hidden and self.hidden % 16 == 0
-        copied = _ld(self.inputs) + 2 * _ld(self.hidden)
-        states = 2 * _PAGE if direct else 4 * (self.steps + 1) * self.rows * copied
+        packed = 16 * (self.inputs + self.hidden) * align(self.hidden, 32)
+        row = 8 * (self.steps + 1) * self.rows
+        states = row * max(0, _ld(self.inputs) - _ld(self.hidden)) + row * _ld(self.hidden) // 8
         return 16 * self.hidden + packed + self._gates + _FIXED + states
 
     def backward_scratch(self) -> int:
