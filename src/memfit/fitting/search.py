@@ -54,10 +54,9 @@ def search(
     """
     refusal: BudgetError | None = None
     notes: list[str] = []
-    classes = list(candidates(step, allow_reassociation, allow_inexact, levers))
-    for numerics in (BIT_EXACT, REASSOCIATING, LOSSY):
+    for numerics, stage in stages(step, allow_reassociation, allow_inexact, levers):
         best: Choice | None = None
-        for options in [o for n, o in classes if n == numerics]:
+        for options in stage:
             try:
                 found = _one(with_levers(step, options), budget, held, options, numerics, modules_only, notes, progress)
             except BudgetError as error:
@@ -71,15 +70,27 @@ def search(
     raise refusal
 
 
-def candidates(
+def stages(
     step: Step, reassociation: bool, inexact: bool, levers: tuple[str, ...] | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lever options by class, the least disturbing first."""
-    yield BIT_EXACT, {}
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Lever options in the order in which they are tried; the cheapest of the first feasible stage wins.
+
+    ``levers`` names the ones to use from the start, beside recomputation, reordering and in-place results.
+    """
+    named = levers or ()
+    offloads: list[dict[str, Any]] = [{"offload": share} for share in (0.25, 0.5, 1.0)]
+    file_state: list[dict[str, Any]] = [{"optimizer_state": "file"}] if step.optimizer is not None else []
+    if not named:
+        yield BIT_EXACT, [{}]
+        yield BIT_EXACT, offloads
+        yield BIT_EXACT, [{**a, **b} for a in file_state for b in ({}, *offloads)]
+    elif set(named) <= {"offload", "optimizer-state"}:
+        first = offloads if "offload" in named else [{}]
+        second = file_state or [{}] if "optimizer-state" in named else [{}]
+        yield BIT_EXACT, [{**a, **b} for a in first for b in second]
     if reassociation or inexact:
         for parts in (2, 4, 8, 16):
-            if levers is None or "micro-batches" in levers:
-                yield REASSOCIATING, {"micro_batches": parts}
+            yield REASSOCIATING, [{"micro_batches": parts}]
 
 
 def _one(
@@ -98,7 +109,7 @@ def _graph(
     step: Step, budget: int, held: int, options: dict[str, Any], numerics: str, notes: tuple[str, ...],
     progress: Progress | None,
 ) -> Choice:  # fmt: skip
-    fitted = FittedStep(step, budget, held=held, progress=progress)
+    fitted = FittedStep(step, budget, held=held, options=options, progress=progress)
     bucket = fitted.first
     plan, graph = bucket.plan, bucket.program.graph
     rows = levers_used(graph, plan)
@@ -129,4 +140,8 @@ def _modules(
 
 
 def _option_rows(options: dict[str, Any], numerics: str) -> tuple[LeverUse, ...]:
-    return tuple(LeverUse(name.replace("_", "-"), numerics, 0, 0.0, str(value)) for name, value in options.items())
+    exact = ("offload", "optimizer_state")
+    return tuple(
+        LeverUse(name.replace("_", "-"), BIT_EXACT if name in exact else numerics, 0, 0.0, str(value))
+        for name, value in options.items()
+    )

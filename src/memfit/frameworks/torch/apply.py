@@ -22,6 +22,8 @@ from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.batch_norm import normalise
 from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_changes, is_random
+from memfit.frameworks.torch.slow_memory import SlowMemory
+from memfit.passes.offload import LOAD, SAVE
 
 Runner = Callable[[Sequence[torch.Tensor], Callable[[int, torch.Tensor], None]], list[Any]]
 
@@ -66,6 +68,12 @@ class _Writer:
         self.runs = Counter(schedule)
         self.seen: set[int] = set()
         self.placeholders = [n for n in program.module.graph.nodes if n.op == "placeholder"]
+        self.reads: tuple[int, ...] = ()
+        self.loaded = {storage: new for new, storage in program.loaded.items()}
+        self.value_of = {s: n for n, s in program.storage_of.items() if s in self.loaded and n not in program.views}
+        self.prefetches = self.planned_prefetches()
+        if program.loaded:
+            self.constants["slow"] = SlowMemory()
         self.items: dict[Node, list[Node]] = {}
         for node in program.storage_of:
             if node.target is operator.getitem and node not in program.views:
@@ -82,6 +90,19 @@ class _Writer:
         lines.append(f"    return [{', '.join(self.output(node) for node in self.program.outputs)}]")
         return "\n".join(lines) + "\n"
 
+    def planned_prefetches(self) -> dict[int, list[int]]:
+        """Position -> slots to read ahead there: as much earlier than the load as the load takes."""
+        found: dict[int, list[int]] = {}
+        ops = self.program.graph.ops
+        for position, index in enumerate(self.schedule):
+            if ops[index].name == LOAD:
+                ahead, left = position, ops[index].seconds
+                while ahead > 0 and left > 0 and not (ops[self.schedule[ahead - 1]].name == SAVE):
+                    ahead -= 1
+                    left -= ops[self.schedule[ahead]].seconds
+                found.setdefault(ahead, []).append(int(ops[index].label))
+        return found
+
     def output(self, node: Any) -> str:
         if not isinstance(node, Node):
             return self.literal(node)
@@ -91,9 +112,19 @@ class _Writer:
 
     def lines_of(self, position: int, index: int) -> list[str]:
         node = self.program.nodes[index]
+        op = self.program.graph.ops[index]
+        self.reads = op.reads
         freed = set(self.alive.freed[position])
         lines: list[str] = []
-        if node is None:
+        lines += [f"slow.prefetch({slot})" for slot in self.prefetches.get(position, ())]
+        if op.name == SAVE:
+            lines.append(f"slow.save({op.label}, {self.expression(self.value_of[int(op.label)])})")
+        elif op.name == LOAD:
+            value = self.value_of[int(op.label)]
+            name = f"{value.name}_loaded"
+            self.variables.setdefault(op.writes[0], []).append(name)
+            lines.append(f"{name} = slow.load({op.label}, {self.constant(value.meta['val'])})")
+        elif node is None:
             gradient = self.expression(self.program.gradient_nodes[index])
             lines.append(f"optimizer_step({self.program.parameter[index]}, {gradient})")
         elif self.program.halves.get(index) == "statistics":
@@ -208,7 +239,8 @@ class _Writer:
                 for part in str(node.target).split("."):
                     value = getattr(value, part)
                 return self.constant(value)
-            return node.name
+            again = self.loaded.get(self.program.storage_of.get(node, -1))
+            return node.name if again is None or again not in self.reads else f"{node.name}_loaded"
         if node.target is operator.getitem:
             return f"{self.literal(node.args[0])}[{node.args[1]}]"
         return f"{self.target(node.target)}({', '.join(self.arguments(node))})"

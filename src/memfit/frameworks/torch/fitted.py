@@ -21,7 +21,8 @@ from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
 from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
-from memfit.frameworks.torch.program import Program, program_of
+from memfit.frameworks.torch.program import Program, movable, offloaded, program_of
+from memfit.frameworks.torch.slow_memory import map_state, transfer_speed
 from memfit.ir.graph import Storage, why_invalid
 from memfit.ir.step import Step
 from memfit.passes.rematerialize import SchedulePlan, rematerialize
@@ -59,6 +60,8 @@ class FittedStep:
         step: the step; its model and optimizer are used in place.
         budget: bytes.
         held: bytes of tensors that the program holds beside its model, inputs and optimizer.
+        options: ``offload``: share, 0 to 1, of the bytes idle between forward and backward that waits in a file;
+            ``optimizer_state``: ``"file"`` keeps it in file-mapped memory, where it does not count.
         schedules: fingerprint -> schedule from a recipe; such a bucket is not planned again.
 
     Raises:
@@ -67,10 +70,14 @@ class FittedStep:
     """
 
     def __init__(
-        self, step: Step, budget: int, *, held: int = 0, schedules: dict[str, list[int]] | None = None,
+        self, step: Step, budget: int, *, held: int = 0, options: dict[str, Any] | None = None,
+        schedules: dict[str, list[int]] | None = None,
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.step, self.budget, self.held, self.progress = step, budget, held, progress
+        options = options or {}
+        self.offload = float(options.get("offload", 0.0))
+        self.state_in_file = options.get("optimizer_state") == "file"
         self.schedules = schedules or {}
         self.buckets: dict[Any, Bucket] = {}
         self.first = self._bucket(step.inputs)
@@ -99,6 +106,8 @@ class FittedStep:
                 gradient = parameter.grad + gradient
                 parameter.grad = None
             optimizers.step_alone(step.optimizer, groups, parameter, gradient)
+            if self.state_in_file:
+                map_state(step.optimizer.state.get(parameter, {}))
 
         outputs = bucket.run(tensors, optimizer_step)
         if not captured.training:
@@ -122,7 +131,9 @@ class FittedStep:
         step = self.step if inputs is self.step.inputs else replace(self.step, inputs=inputs)
         if self.progress is not None:
             self.progress("capturing the step", 0, 3)
-        captured, program = measured_program(step, self.progress)
+        captured, program = measured_program(step, self.progress, state_in_file=self.state_in_file)
+        if self.offload:
+            program = offloaded(program, _first_share(program, self.offload), transfer_speed())
         if self.held:
             held = Storage(self.held, constant=True, label="held beside the model")
             program = replace_graph(program, replace(program.graph, storages=(*program.graph.storages, held)))
@@ -144,7 +155,9 @@ class FittedStep:
             self.progress(f"planning: {word}", int(100 * fraction), 100)
 
 
-def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capture, Program]:
+def measured_program(
+    step: Step, progress: Progress | None = None, *, state_in_file: bool = False
+) -> tuple[Capture, Program]:
     """The step captured, as a Program with measured costs."""
     captured = capture(step)
     alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
@@ -155,7 +168,9 @@ def measured_program(step: Step, progress: Progress | None = None) -> tuple[Capt
         )
     parameters = dict(step.model.named_parameters())
     trained = [parameters[name] for name in captured.trained]
-    return captured, measured(program, table, optimizer=step.optimizer, parameters=trained, progress=progress)
+    return captured, measured(
+        program, table, optimizer=step.optimizer, parameters=trained, state_in_file=state_in_file, progress=progress
+    )
 
 
 def fingerprint(program: Program) -> str:
@@ -164,6 +179,18 @@ def fingerprint(program: Program) -> str:
     text = repr([(op.name, op.reads, op.writes, op.changes) for op in graph.ops])
     text += repr([(s.nbytes, s.output) for s in graph.storages if not s.constant])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _first_share(program: Program, share: float) -> list[int]:
+    candidates = movable(program)
+    sizes = [program.graph.storages[s].nbytes for s in candidates]
+    target, chosen, total = share * sum(sizes), [], 0
+    for storage, nbytes in zip(candidates, sizes, strict=True):
+        if total >= target:
+            break
+        chosen.append(storage)
+        total += nbytes
+    return chosen
 
 
 def _as_planned(program: Program, schedule: Sequence[int], budget: int) -> SchedulePlan:

@@ -1,6 +1,7 @@
 """Levers that change what is computed, as changes of the Step; bit-exact levers live in the schedule instead.
 
-``options`` are plain data (they go into the recipe): ``micro_batches``: n.
+``options`` are plain data (they go into the recipe): ``micro_batches``: n;
+``offload`` and ``optimizer_state`` are for ``FittedStep``, which moves bytes and changes no step.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 from memfit.errors import TraceError
 from memfit.ir.step import Step
+
+SCHEDULED = ("offload", "optimizer_state")
 
 
 def with_levers(step: Step, options: dict[str, Any]) -> Step:
@@ -21,6 +24,6 @@ def with_levers(step: Step, options: dict[str, Any]) -> Step:
     for name, value in options.items():
         if name == "micro_batches":
             step = replace(step, micro_batches=int(value))
-        else:
+        elif name not in SCHEDULED:
             raise TraceError("the recipe", f"unknown lever option {name!r}")
     return step

@@ -35,7 +35,7 @@ _BYTES_PER_SECOND = 4e9
 
 def measured(
     program: Program, table: CostTable, *, optimizer: Any = None, parameters: list[torch.Tensor] | None = None,
-    progress: Progress | None = None,
+    state_in_file: bool = False, progress: Progress | None = None,
 ) -> Program:  # fmt: skip
     """``program`` with seconds and workspace on every op, true output sizes, and optimizer state as constants.
 
@@ -43,6 +43,7 @@ def measured(
         table: costs by signature; what it lacks is measured and saved.
         optimizer: the step's optimizer, for the cost and state of optimizer ops.
         parameters: the trained parameters, in placeholder order.
+        state_in_file: optimizer state is no constant; it only passes through memory as a parameter's first step makes it.
 
     Cost: a few milliseconds per distinct op signature, less what the cache file knows.
     """
@@ -58,7 +59,9 @@ def measured(
                 assert parameters is not None
                 parameter = parameters[program.parameter[index]]
                 cost = table.optimizer_cost(optimizer, parameter)
-                state += cost["state"]
+                state += 0 if state_in_file else cost["state"]
+                if state_in_file:
+                    cost = {**cost, "workspace": cost["workspace"] + cost["state"]}
             elif index in program.halves:
                 cost = table.half_cost(node, program.halves[index])
             else:
@@ -80,10 +83,7 @@ def measured(
 
 def replace_graph(program: Program, graph: Graph) -> Program:
     """``program`` with another Graph of the same ops."""
-    return Program(
-        program.module, graph, program.nodes, program.parameter, program.storage_of, program.views, program.outputs,
-        program.gradient_nodes, program.halves,
-    )  # fmt: skip
+    return replace(program, graph=graph)
 
 
 class CostTable:

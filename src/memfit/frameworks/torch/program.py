@@ -20,6 +20,7 @@ from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.batch_norm import can_split
 from memfit.frameworks.torch.inplace import reusable_inputs
 from memfit.ir.graph import Graph, Op, Storage
+from memfit.passes.offload import idle_storages, offload
 
 # Ops that change an argument although their schema does not say so: positions of what they change, and the position of
 # the flag that says whether they do. Run again, they get None there: in training the result does not depend on it.
@@ -50,7 +51,8 @@ class Program:
 
     ``nodes[i]``: the FX node of op ``i``, or None for an optimizer op; ``parameter[i]``: for those, the position of the
     parameter among the placeholders. ``halves[i]``: which half of its node op ``i`` is, statistics or normalise (see
-    ``batch_norm``). ``storage_of``: value node -> storage. ``views``: nodes made anew where read.
+    ``batch_norm``). ``loaded``: storage that comes back from slow memory -> the storage it was.
+    ``storage_of``: value node -> storage. ``views``: nodes made anew where read.
     """
 
     module: torch.fx.GraphModule
@@ -62,6 +64,7 @@ class Program:
     outputs: list[Any]
     gradient_nodes: dict[int, Node] = field(default_factory=dict)
     halves: dict[int, str] = field(default_factory=dict)
+    loaded: dict[int, int] = field(default_factory=dict)
 
 
 def is_random(node: Node) -> bool:
@@ -320,3 +323,30 @@ def _unique(items: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(items))
 
 
+
+
+def offloaded(program: Program, storages: list[int], bytes_per_second: float) -> Program:
+    """``program`` with ``storages`` (each the storage of one value) moved to slow memory between forward and backward."""
+    graph = offload(program.graph, storages, bytes_per_second)
+    if graph is program.graph:
+        return program
+    place = graph.meta["place"]
+    nodes: list[Node | None] = [None] * len(graph.ops)
+    for index, node in enumerate(program.nodes):
+        nodes[place[index]] = node
+    first = len(program.graph.storages)
+    return replace(
+        program, graph=graph, nodes=nodes, parameter={place[i]: v for i, v in program.parameter.items()},
+        gradient_nodes={place[i]: v for i, v in program.gradient_nodes.items()},
+        halves={place[i]: v for i, v in program.halves.items()},
+        loaded={first + i: storage for i, storage in enumerate(storages)},
+    )  # fmt: skip
+
+
+def movable(program: Program) -> list[int]:
+    """Idle storages that one whole value stands for, in the order in which to move them."""
+    values: dict[int, list[Node]] = {}
+    for node, storage in program.storage_of.items():
+        if node not in program.views:
+            values.setdefault(storage, []).append(node)
+    return [s for s in idle_storages(program.graph) if len(values.get(s, ())) == 1]

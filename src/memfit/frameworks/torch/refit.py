@@ -25,4 +25,4 @@ def step_from_recipe(step: Step, path: str) -> Callable[[], Any]:
 
         return ModulePlan.from_json(recipe.modules).apply(step)
     schedules = {bucket.fingerprint: bucket.schedule for bucket in recipe.buckets}
-    return FittedStep(step, recipe.budget, held=recipe.held, schedules=schedules)
+    return FittedStep(step, recipe.budget, held=recipe.held, options=recipe.options, schedules=schedules)
