@@ -118,10 +118,14 @@ def project(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     report = memfit.predict(getattr(zoo, name), settings=settings, steps=STEPS)
     peak = report.to_json()["peak"]
     return {
-        "projected": peak["allocated"], "projected_live": peak["live"], "projected_resident": peak["resident"],
-        "projected_resident_interval": peak["intervals"].get("resident"), "notes": list(report.notes),
-        "cpu_seconds": time.process_time() - begun, "operation": report.at.op,
-    }  # fmt: skip
+        "projected": peak["allocated"],
+        "projected_live": peak["live"],
+        "projected_resident": peak["resident"],
+        "projected_resident_interval": peak["intervals"].get("resident"),
+        "notes": list(report.notes),
+        "cpu_seconds": time.process_time() - begun,
+        "operation": report.at.op,
+    }
 
 
 def peer(name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +213,13 @@ def main() -> None:
         ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     ).stdout.strip()
     document: dict[str, Any] = {
-        "commit": commit, "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version(),
-        "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": 1}, "cases": {},
-    }  # fmt: skip
+        "commit": commit,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": 1},
+        "cases": {},
+    }
     if options.output.is_file() and not options.fresh:
         document["cases"] = json.loads(options.output.read_text())["cases"]
     names = options.only.split(",") if options.only else list(zoo.ARCHITECTURES)

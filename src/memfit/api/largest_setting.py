@@ -3,8 +3,9 @@
 Traces at two values of the setting have the same ops and storages; only sizes differ. Each dimension of each storage is
 then a straight line in the setting, and the size their product, so quadratic terms (attention over a length) come out
 of two traces. Storages without a shape take a straight line through both sizes. The peak at any value is one sum over
-these sizes; the largest value that fits is found by bisection on it, and traced to be sure. Where the two traces differ
-in structure (a loop over positions), the trace's peak itself is the function, one trace for each try.
+these sizes; the largest value that fits is found by bisection on it, and traced to be sure; where that trace does not
+fit, the model is drawn again through the two nearest traces. Where two traces differ in structure (a loop over
+positions), the trace's peak itself is the function, one trace for each try.
 
 Cost: two traces, about 20 evaluations of the model, one trace at the answer (more only where the model was off).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from memfit.ir.trace import Trace
 
 Need = Callable[[Trace], tuple[int, bool]]
 LIMIT = 1 << 30
-_CONFIRMATIONS = 4
+_CONFIRMATIONS = 8
 
 
 def largest_setting(
@@ -53,15 +55,21 @@ def largest_setting(
         value = _largest(lambda value: need(at(value))[1], limit=base * 64)
     else:
         value = _largest(_fits_by(model, need), limit=LIMIT)
-        too_large = LIMIT + 1
+        fitting, too_large = 0, LIMIT + 1
         for _ in range(_CONFIRMATIONS):
-            if not 0 < value < LIMIT or value == base or need(at(value))[1]:
+            if not fitting < value < LIMIT:
                 break
-            too_large = min(too_large, value)
-            closer = SizeModel.of(base, first, value, at(value))
-            if closer is not None:
-                model = closer
-            value = min(_largest(_fits_by(model, need), limit=too_large), too_large - 1)
+            if need(at(value))[1]:
+                fitting = value
+                if too_large > LIMIT:
+                    break
+            else:
+                too_large = value
+            nearest = sorted(traced, key=partial(_distance, value))[:2]
+            closer = SizeModel.of(nearest[0], at(nearest[0]), nearest[1], at(nearest[1]))
+            model = closer or model
+            value = max(fitting, min(_largest(_fits_by(model, need), limit=too_large), too_large - 1))
+        value = value if value in traced or value >= LIMIT or fitting == 0 else fitting
     if value == 0:
         return {"setting": name, "value": 0, "peak": need(first)[0], "confirmed": False, "traces": len(traced)}
     if value not in traced and model is not None:
@@ -69,6 +77,10 @@ def largest_setting(
     else:
         peak, confirmed = need(at(value))
     return {"setting": name, "value": value, "peak": peak, "confirmed": confirmed, "traces": len(traced)}
+
+
+def _distance(value: int, other: int) -> int:
+    return abs(other - value)
 
 
 def _fits_by(model: SizeModel, need: Need) -> Callable[[int], bool]:

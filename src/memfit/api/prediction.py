@@ -25,6 +25,7 @@ from memfit.report.summary import AliveTensor, MemoryReport, Moment, Peak
 
 Progress = Callable[[str, int | None, int | None], None]
 _ALIVE_SHOWN = 50
+_RESIDENT_PER_LIVE = 1.1
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def predict(
     if find_batch is not None:
         largest = largest_setting(
             find_batch, _current(target, settings, find_batch), trace, lambda value: trace_at({find_batch: value}),
-            lambda other: _need(other, place, budget), say,
+            _need_of(found, place, budget), say,
         )  # fmt: skip
     return _report(found, name, place, largest, time.perf_counter() - begun)
 
@@ -132,9 +133,18 @@ def on_accelerator(trace: Trace) -> Trace:
     )
 
 
-def _need(trace: Trace, device: Device, budget: int | None) -> tuple[int, bool]:
-    found = assess(trace, device, budget)
-    return found.need, found.fits
+def _need_of(first: Assessment, device: Device, budget: int | None) -> Callable[[Trace], tuple[int, bool]]:
+    """What other sizes of the same program need. On a CPU without a budget, resident bytes grow as the first trace's do."""
+
+    def need(trace: Trace) -> tuple[int, bool]:
+        if device.kind == "gpu" or budget is not None:
+            found = assess(trace, device, budget)
+            return found.need, found.fits
+        growth = max(0, timeline(trace).peak - first.peak.live)
+        nbytes = first.peak.resident + int(growth * _RESIDENT_PER_LIVE)
+        return nbytes, nbytes <= first.capacity
+
+    return need
 
 
 def _resident(trace: Trace, peak: int) -> tuple[int, int, int]:

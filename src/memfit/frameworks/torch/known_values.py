@@ -8,8 +8,9 @@ from them are *unknown*: hollow. Three rules:
 2. Where an unknown value meets an op with small integer outputs (``topk``, ``argmax``), or with an output whose shape
    depends on values (``nonzero``), the op runs on a *stand-in*: random numbers of the same shape. So a router of random
    weights spreads tokens over experts as it really does.
-3. Reading an unknown number (``.item()``) gives 1. A condition is False when it asks whether ``any`` is, else True,
-   and the other way round for a loop that does not end. The trace says where values were assumed.
+3. Reading an unknown number (``.item()``) gives one near 1, none twice; a number that is compared is 1. A
+   condition on many is False when it asks whether ``any`` is, else True, and the other way round for a loop that does
+   not end. The trace says where values were assumed.
 
 Limits: ``LARGEST_INTEGERS`` and ``LARGEST_FLOATS`` bytes of output; larger values are unknown.
 """
@@ -102,11 +103,11 @@ def is_small(dtype: torch.dtype, nbytes: int) -> bool:
 def stand_in(tensor: torch.Tensor, generator: torch.Generator, *, positive: bool = False) -> torch.Tensor:
     """A real tensor of the same shape and dtype in place of an unknown one: random, or where large one value repeated.
 
-    Call it with no dispatch mode active. Floats are standard normal (uniform in [0, 1) if ``positive``), booleans even
+    Call it with no dispatch mode active. A single number is 1; floats are standard normal (uniform in [0, 1) if ``positive``), booleans even
     odds, integers 0: an index that is in range.
     """
     shape, dtype = tensor.shape, tensor.dtype
-    if tensor.numel() * dtype.itemsize > _LARGEST_RANDOM_STAND_IN or dtype.is_complex:
+    if tensor.numel() == 1 or tensor.numel() * dtype.itemsize > _LARGEST_RANDOM_STAND_IN or dtype.is_complex:
         return torch.ones(1, dtype=dtype).expand(shape)
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5

@@ -8,6 +8,7 @@ sequence number leads back to the forward op that made it.
 from __future__ import annotations
 
 import contextlib
+import linecache
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,17 @@ class Location:
                 return f"{file}:{frame.f_lineno}", False
             frame = frame.f_back
         return "", False
+
+
+def asking() -> tuple[str, str]:
+    """File and text of the innermost line of Python that is neither memfit's nor part of the dispatch to it."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((_MEMFIT, "<")) and not name.endswith(("/_compile.py", "/eval_frame.py")):
+            return name, linecache.getline(name, frame.f_lineno)
+        frame = frame.f_back
+    return "", ""
 
 
 def _shown(code: CodeType) -> str | None:

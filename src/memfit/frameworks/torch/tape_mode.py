@@ -35,7 +35,7 @@ from memfit.frameworks.torch.fake import (
 )
 from memfit.frameworks.torch.hollow import hollow_storage, hollow_tensor, storage_bytes
 from memfit.frameworks.torch.known_values import OpFacts, facts_of, is_small, stand_in
-from memfit.frameworks.torch.recorder import Location
+from memfit.frameworks.torch.recorder import Location, asking
 from memfit.frameworks.torch.scratch import scratch_bytes
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -68,6 +68,7 @@ class Tape(TorchDispatchMode):
         self._in_place: dict[Any, int] = {}
         self._decided_at: tuple[str, int] = ("", -1)
         self._decisions = 0
+        self._reads = 0
         self._recording = True
         self._generator = torch.Generator().manual_seed(0)
 
@@ -174,14 +175,19 @@ class Tape(TorchDispatchMode):
             value = self._decide(args[0], line)
             self.notes[f"a decision that depends on the weights is taken at {line}; {value} was assumed"] = None
             return value
-        self.notes[f"a value that depends on the weights is read at {line}; 1 was assumed"] = None
-        return 1.0 if dtype.is_floating_point else complex(1) if dtype.is_complex else 1
+        self.notes[f"a value that depends on the weights is read at {line}; about 1 was assumed"] = None
+        self._reads += 1
+        number = 1.0 + 1.0 / (self._reads + 1)
+        return number if dtype.is_floating_point else complex(number) if dtype.is_complex else 1
 
     def _decide(self, tensor: torch.Tensor, line: str) -> bool:
         """True or False for an unknown condition: the usual answer, and the other one to a loop that never ends."""
         place = (line, self.location.calls)
         self._decisions = self._decisions + 1 if place == self._decided_at else 0
         self._decided_at = place
+        file, text = asking()
+        if file.endswith("lbfgs.py"):  # it goes on to its last iteration, and keeps each one
+            return "ys >" in text
         index = self.index_of(tensor)
         maker = self.ops[self.born[index][1]][0] if index is not None else ""
         usual = not maker.startswith(("aten.any", "aten.isnan", "aten.isinf", "aten.is_nonzero"))
@@ -236,6 +242,8 @@ class Tape(TorchDispatchMode):
             for tensor in flat_tensors((outputs,), {}):
                 self.enter(tensor, known=True)
             return outputs
+        if fresh and all(row.dtype is torch.bool for row in fresh) and all(tensor.numel() == 1 for tensor in tensors):
+            return self._on_stand_ins(func, args, kwargs, facts, tensors, all_known, scratch)
         integers = [row for row in fresh if _is_integer(row.dtype)]
         if integers and tensors and not facts.random and all(is_small(row.dtype, row.nbytes) for row in integers):
             return self._on_stand_ins(func, args, kwargs, facts, tensors, all_known, scratch)
