@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType
@@ -32,6 +32,9 @@ _OUTCOMES = {
     3: "another library has put its own CPU allocator over an earlier install",
 }
 _recording = False
+_set_mark: Callable[[bytes], object] = bytes  # the library's, while a recording runs
+_TURN = (ctypes.c_int64 * 3)()
+_TURN_ADDRESS = ctypes.addressof(_TURN)
 _installed = False
 
 
@@ -152,8 +155,9 @@ def start_recording(*, stacks: bool = False, operations: bool = True) -> None:
         stacks: keep the Python stack of every operation that allocates.
         operations: keep which operation and module allocates.
     """
-    global _recording
+    global _recording, _set_mark
     library = _library()
+    _set_mark = library.memfit_mark
     library.memfit_set_module_call(id(getattr(torch.nn.Module.__call__, "__code__", None)))
     library.memfit_start(int(operations), int(stacks))
     _recording = True
@@ -167,7 +171,7 @@ def is_recording() -> bool:
 def mark(text: str) -> None:
     """Put a mark into the recording; without one running nothing happens. About 1 us."""
     if _recording:
-        _library().memfit_mark(text.encode())
+        _set_mark(text.encode())
 
 
 def watch_operations(on: bool) -> None:
@@ -176,9 +180,13 @@ def watch_operations(on: bool) -> None:
         _library().memfit_watch(int(on))
 
 
-def take_digest() -> int:
-    """Digest of the event sizes since the last call: equal digests mean the same sizes in the same order."""
-    return int(_library().memfit_take_digest())
+def turn_step() -> tuple[int, int, int]:
+    """(peak bytes since the last call, live bytes now, digest of the event sizes since then); all three start anew.
+
+    Equal digests mean the same sizes allocated and freed in the same order.
+    """
+    _library().memfit_turn_step(_TURN_ADDRESS)
+    return _TURN[0], _TURN[1], _TURN[2]
 
 
 def stop_recording() -> Recording:

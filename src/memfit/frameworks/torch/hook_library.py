@@ -134,11 +134,11 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     results = {
         "install": ctypes.c_int, "uninstall": ctypes.c_int, "live": word, "peak": word, "block_of": word,
         "recorder_bytes": word, "has_python": ctypes.c_int, "stack_count": word,
-        "take_digest": ctypes.c_uint64,
     }  # fmt: skip
     arguments = {
         "block_of": [ctypes.c_void_p], "start": [ctypes.c_int, ctypes.c_int], "mark": [ctypes.c_char_p],
         "set_module_call": [ctypes.c_void_p], "watch": [ctypes.c_int], "sample": [ctypes.c_int],
+        "turn_step": [ctypes.c_void_p],
     }  # fmt: skip
     plain = ("reset_peak", "stop", "clear", "clear_stacks", "sample_now")
     for name in (*results, *arguments, *plain):

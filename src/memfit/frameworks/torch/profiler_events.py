@@ -46,7 +46,11 @@ class ProfilerHook:
         """Not known yet."""
         return 0
 
-    peak_bytes = take_digest = recorder_bytes = live_bytes
+    peak_bytes = recorder_bytes = live_bytes
+
+    def turn_step(self) -> tuple[int, int, int]:
+        """Not known yet."""
+        return 0, 0, 0
 
     def watch_operations(self, on: bool) -> None:
         """They always are."""

@@ -66,9 +66,11 @@ class RunRecorder:
     _began: float = 0.0
     _before: dict[str, int] = field(default_factory=dict)
     _installed: bool = False
+    _deferred: bool = False
 
     def __post_init__(self) -> None:
         self.census = Census(self.hook.block_of)
+        self._deferred = isinstance(self.hook, ProfilerHook)
 
     @property
     def watching(self) -> bool:
@@ -97,8 +99,7 @@ class RunRecorder:
 
     def begin_step(self, number: int) -> None:
         """A step begins."""
-        self.hook.take_digest()
-        self.hook.reset_peak()
+        self.hook.turn_step()
         self._began = time.process_time()
 
     def phase(self, number: int, phase: str) -> None:
@@ -107,15 +108,19 @@ class RunRecorder:
 
     def end_step(self, number: int) -> None:
         """A step ended: keep its figures, and decide whether the next one is watched."""
-        self.seconds.append(time.process_time() - self._began)
-        self.step_peaks.append(self.hook.peak_bytes())
-        self.step_ends.append(self.hook.live_bytes())
-        digest = self.hook.take_digest()
+        now = time.process_time()
+        peak, live, digest = self.hook.turn_step()
+        self.seconds.append(now - self._began)
+        self.step_peaks.append(peak)
+        self.step_ends.append(live)
         if self._watching:
             self._watched.add(digest)
-        self._watching = self.every_step or number + 1 < _WATCHED_FIRST or digest not in self._watched
-        self.hook.watch_operations(self._watching)
-        self.hook.mark(f"{number} end")
+        watch = self.every_step or number + 1 < _WATCHED_FIRST or digest not in self._watched
+        if watch != self._watching:
+            self._watching = watch
+            self.hook.watch_operations(watch)
+        if self._deferred:
+            self.hook.mark(f"{number} end")
 
     def finish(self) -> RecordedRun:
         """End the recording and hand everything over; the hook is taken out."""
@@ -125,7 +130,7 @@ class RunRecorder:
         recording = self.hook.stop_recording()
         self.close()
         known = self.census.rows
-        if isinstance(self.hook, ProfilerHook):
+        if self._deferred:
             known = self.hook.resolved(known)
             self.step_peaks, self.step_ends = step_figures(recording, len(self.seconds))
         return RecordedRun(

@@ -216,13 +216,15 @@ void memfit_stop() {
   recording.store(false);
 }
 
-// The digest of the events since the last call, or since the start: two steps with equal digests allocate and free the
-// same sizes in the same order.
-uint64_t memfit_take_digest() {
+// Between two steps: the peak and the digest of the events since the last call, and the live bytes; peak and digest start
+// anew. Two steps with equal digests allocate and free the same sizes in the same order.
+void memfit_turn_step(int64_t* to) {
   std::lock_guard<std::mutex> guard(lock);
-  const uint64_t taken = digest;
+  to[0] = peak;
+  to[1] = live;
+  to[2] = static_cast<int64_t>(digest);
+  peak = live;
   digest = 0;
-  return taken;
 }
 
 // Bytes that the recorder itself holds.
