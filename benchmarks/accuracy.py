@@ -205,7 +205,7 @@ def main() -> None:
     import zoo
 
     with torch.device("meta"):  # only to import what each architecture needs before the processes part
-        for name in zoo.ARCHITECTURES:
+        for name in options.only.split(",") if options.only else zoo.ARCHITECTURES:
             with contextlib.suppress(Exception):
                 getattr(zoo, name)(optimizer="none")
 

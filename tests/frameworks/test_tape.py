@@ -1,4 +1,4 @@
-"""The tape against real runs: programs that do what models do, projected without running and measured by torch itself."""
+"""The tape against real runs: programs that do what models do, projected without running and measured by torch."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 } | {
     f"{kind.__name__} {form}": lambda p, kind=kind, form=form: kind(p, lr=0.01, foreach=form == "foreach")
     for kind in (
-        torch.optim.Adadelta, torch.optim.Adamax, torch.optim.ASGD, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
+        torch.optim.Adadelta, torch.optim.Adamax, torch.optim.ASGD, torch.optim.NAdam, torch.optim.RAdam,
+        torch.optim.RMSprop,
         torch.optim.Rprop, torch.optim.Adafactor,
     )
     for form in ("for-loop", "foreach")
@@ -161,6 +162,28 @@ def test_a_router_spreads_tokens_as_a_random_one_does() -> None:
 
     measured = measured_peak(build)
     assert abs(timeline(trace_step(build, real=False)).peak - measured) <= 0.05 * measured
+
+
+class InPlaceSums(nn.Module):
+    """Sums that PyTorch writes into their first operand only where no dispatch mode looks on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x.transpose(0, 1))  # adds its bias to a product that it copied together
+        a, b, c = y * 2, y * 3, y * 4  # three gradients of y to add up
+        plain = a + b  # and a sum that must stay a tensor of its own
+        return a.sum() + plain.mean() * c.norm()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_sums_that_no_mode_may_see(train: bool) -> None:
+    def build() -> Step:
+        return Step(InPlaceSums(), torch.randn(32, 64, 64), lambda y: y, train=train)
+
+    assert abs(timeline(trace_step(build, real=False)).peak - measured_peak(build)) <= SLACK
 
 
 def test_sparse_gradients() -> None:

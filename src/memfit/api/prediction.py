@@ -134,7 +134,7 @@ def on_accelerator(trace: Trace) -> Trace:
 
 
 def _need_of(first: Assessment, device: Device, budget: int | None) -> Callable[[Trace], tuple[int, bool]]:
-    """What other sizes of the same program need. On a CPU without a budget, resident bytes grow as the first trace's do."""
+    """What other sizes of the program need; on a CPU without a budget, resident bytes by growth of live ones."""
 
     def need(trace: Trace) -> tuple[int, bool]:
         if device.kind == "gpu" or budget is not None:
@@ -221,7 +221,8 @@ def _report(
     if device.kind == "gpu":
         notes.append("a GPU that is not here: workspaces of convolution libraries are not part of the projection")
     return MemoryReport(
-        "projected", name, device.name, found.peak, categories, at, tuple(alive), seconds, line, found.fits, found.capacity,
+        "projected", name, device.name, found.peak, categories, at, tuple(alive), seconds, line, found.fits,
+        found.capacity,
         largest, tuple(notes), {"steady_peak": _steady_peak(line)},
     )  # fmt: skip
 

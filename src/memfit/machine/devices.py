@@ -126,8 +126,9 @@ def _device(name: str, row: Mapping[str, Any], defaults: Mapping[str, Any], wher
         low, expected, high = (0 if size == 0 else parse_bytes(size) for size in context)
         workspace = row.get("workspace", base.get("workspace", 0))
         return Device(
-            name, "gpu", parse_bytes(row["memory"]), (low, expected, high), 0 if workspace == 0 else parse_bytes(workspace),
-            vendor, tuple(str(alias) for alias in row.get("aliases", ())),
+            name, "gpu", parse_bytes(row["memory"]), (low, expected, high),
+            0 if workspace == 0 else parse_bytes(workspace), vendor,
+            tuple(str(alias) for alias in row.get("aliases", ())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, SizeError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)

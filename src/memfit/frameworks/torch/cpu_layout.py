@@ -43,8 +43,9 @@ def _layer_norm_gradients(func: Any, args: list[Any], kwargs: dict[str, Any]) ->
 def _grouped_product(func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The shape function knows bfloat16 only; the CPU kernel takes other dtypes and pads nothing."""
     first, second = args[0], args[1]
-    offsets = args[2] if len(args) > 2 else kwargs.get("offs")
+    offsets: Any = args[2] if len(args) > 2 else kwargs.get("offs")
     dtype = (args[4] if len(args) > 4 else kwargs.get("out_dtype")) or first.dtype
+    shape: tuple[int, ...]
     if first.dim() == second.dim() == 2:
         shape = (offsets.shape[0], first.shape[0], second.shape[1])
     elif first.dim() == 2:

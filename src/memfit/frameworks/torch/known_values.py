@@ -103,12 +103,12 @@ def is_small(dtype: torch.dtype, nbytes: int) -> bool:
 def stand_in(tensor: torch.Tensor, generator: torch.Generator, *, positive: bool = False) -> torch.Tensor:
     """A real tensor of the same shape and dtype in place of an unknown one: random, or where large one value repeated.
 
-    Call it with no dispatch mode active. A single number is 1; floats are standard normal (uniform in [0, 1) if ``positive``), booleans even
-    odds, integers 0: an index that is in range.
+    Call it with no dispatch mode active. A single number is 1; floats are standard normal (uniform in [0, 1) if
+    ``positive``), booleans even odds, integers 0: an index that is in range.
     """
     shape, dtype = tensor.shape, tensor.dtype
     if tensor.numel() == 1 or tensor.numel() * dtype.itemsize > _LARGEST_RANDOM_STAND_IN or dtype.is_complex:
-        return torch.ones(1, dtype=dtype).expand(shape)
+        return torch.ones((), dtype=dtype).expand(shape)
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
     if not dtype.is_floating_point:

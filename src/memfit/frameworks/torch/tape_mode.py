@@ -39,6 +39,7 @@ from memfit.frameworks.torch.recorder import Location, asking
 from memfit.frameworks.torch.scratch import scratch_bytes
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_ADD = torch.ops.aten.add.Tensor
 
 
 class _Death(weakref.ref):  # type: ignore[type-arg]
@@ -124,8 +125,11 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer one op; see the module text."""
-        if adds_in_place(func, args, kwargs):
-            func = torch.ops.aten.add_.Tensor
+        if func is _ADD:
+            kind = adds_in_place(func, args, kwargs)
+            if kind:
+                written = self.__torch_dispatch__(torch.ops.aten.add_.Tensor, types, args)
+                return written if kind == "gradient" else torch.empty(0, dtype=written.dtype).set_(written)
         kwargs = kwargs or {}
         for kind in types:
             if kind not in _PLAIN:
