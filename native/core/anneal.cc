@@ -35,7 +35,9 @@ class Moves {
   bool move(LiveSequence& state, Edit& edit) {
     const int32_t at = random_.below(state.length());
     int32_t low, high;
-    if (!state.window(at, 4 << random_.below(8), low, high)) return false;
+    const bool moves = state.window(at, 4 << random_.below(8), low, high);
+    state.work += (high - low) / 2;
+    if (!moves) return false;
     const int32_t way = random_.below(3);
     const int32_t to = way == 0 ? low : way == 1 ? high : low + random_.below(high - low + 1);
     if (to == at) return false;
@@ -70,6 +72,21 @@ class Moves {
   std::vector<int32_t> storages_;
 };
 
+// Deletes repeated runs, dearest first, while the budget is kept: Cover::prune on judged edits.
+void drop_unneeded(const Problem& g, LiveSequence& state) {
+  Sequence made = state.sequence();
+  std::vector<std::pair<double, int32_t>> order;
+  for (int32_t p = 0; p < state.length(); ++p)
+    if (state.repeated(p)) order.push_back({-g.seconds[made[p]], state.node_at(p)});
+  std::sort(order.begin(), order.end());
+  Edit edit;
+  for (const auto& [price, node] : order) {
+    if (!state.is_repeat(node)) continue;
+    edit.remove = state.position_of(node);
+    if (state.judge(edit).excess == 0) state.apply(edit);
+  }
+}
+
 }  // namespace
 
 Plan Search::anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort, double heat) {
@@ -100,10 +117,11 @@ Plan Search::anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t 
   double energy = value(state.figures());
   int32_t feasible = 0, counted = 0;
   const int64_t limit = std::max<int64_t>(4000, 12LL * g.op_count);
-  double temperature = heat * floor;
+  const double hot = heat * floor / std::max(1, g.op_count);
+  double temperature = hot;
   for (int64_t step = 0; state.work < effort; ++step) {
     if (step % 64 == 0)
-      temperature = heat * floor * std::pow(1e-3, static_cast<double>(state.work) / static_cast<double>(effort));
+      temperature = hot * std::pow(1e-3, static_cast<double>(state.work) / static_cast<double>(effort));
     state.work += 4;
     if (!moves.draw(state, edit)) continue;
     if (state.length() + static_cast<int64_t>(edit.insert.size()) > limit) continue;
@@ -121,8 +139,10 @@ Plan Search::anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t 
   }
   cover_.work += state.work;
   if (best.empty()) return {};
-  if (g.op_count <= 4000) cover_.prune(best, budget, random);
-  return figures(best);
+  state.load(best);
+  drop_unneeded(g, state);
+  cover_.work += state.work;
+  return figures(state.sequence());
 }
 
 int64_t Search::walk_check(const Sequence& start, Bytes budget, uint64_t seed, int64_t steps) {

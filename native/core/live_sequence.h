@@ -32,6 +32,10 @@ class LiveSequence {
   int32_t op_at(int32_t position) const { return op_[order_[position]]; }
   bool repeated(int32_t position) const { return first_[op_at(position)] != order_[position]; }
   int32_t first_position(int32_t op) const { return position_[first_[op]]; }
+  // Nodes name runs for as long as they are there.
+  int32_t node_at(int32_t position) const { return order_[position]; }
+  int32_t position_of(int32_t node) const { return position_[node]; }
+  bool is_repeat(int32_t node) const { return repeat_place_[node] >= 0; }
   const Figures& figures() const { return figures_; }
   int32_t repeats() const { return static_cast<int32_t>(repeats_.size()); }
   int32_t repeat_position(int32_t k) const { return position_[repeats_[k]]; }

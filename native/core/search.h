@@ -29,7 +29,7 @@ class Search {
   // The cheapest sequence found from one that keeps the budget.
   Plan improve(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort);
   // The cheapest sequence found by annealing, from any valid one; empty when none kept the budget. `heat`: the first
-  // temperature as a share of the step's seconds.
+  // temperature in seconds of an average op.
   Plan anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort, double heat);
   // Moves first runs inside their windows while that lowers the excess over `budget`, at no cost in seconds.
   Plan reorder(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort);

@@ -4,10 +4,10 @@ A portfolio, every member judged by the native liveness simulation, best one win
 any member:
 
 1. *orders*: the program's own, optimizer updates as early as possible, and both with single ops moved (``reorder``);
-2. *ladder*: greedy covering of the bytes over a falling budget, pruned at every rung (native ``cover``, ``ladder``);
-   it also finds the smallest peak;
-3. *annealing* from the best of these: at a coarse ladder of budgets, below the smallest peak, and at the asked budget
-   (native ``anneal``).
+2. *annealing* (native ``anneal``) down a ladder of budgets, each from the one above; then below the smallest peak as
+   long as that succeeds; then at the asked budget from both of its neighbours;
+3. on small graphs, greedy *covering* of the bytes over a falling budget (native ``ladder``) and large-neighbourhood
+   search at the asked budget (native ``improve``).
 
 The plans of one Graph object are remembered: a plan found for a smaller budget is a candidate for every larger one, so
 seconds never fall as the budget falls within one process. The same seed gives the same plan: effort is counted in
@@ -35,10 +35,10 @@ from memfit.passes.reorder import optimizer_early
 from memfit.units import format_bytes
 
 Progress = Callable[[str, float], None]
-_RUNGS = 48
-_STEP = 0.955
-_ANNEALED_RUNGS = 16
-_ANNEALED_STEP = 0.85
+_RUNGS, _STEP = 17, 0.85  # budgets of the ladder: what is left above the lower bound shrinks by this factor
+_WARM, _COOL = 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
+_SHRINKS = 12  # attempts to go below the smallest peak
+_SMALL = 400  # ops up to which covering and neighbourhood search join in
 
 
 @dataclass(frozen=True)
@@ -151,21 +151,15 @@ class _Archive:
             moved = self.search.reorder(start.sequence, target, self.seed, min(400 * size, 4_000_000))
             self._add(moved, f"{name}, reordered")
             starts.append((_Found(moved[0], moved[1], moved[2], name), f"{name}, reordered"))
-        for step, (start, name) in enumerate(starts):
-            if step and deadline is not None and time.monotonic() > deadline:
-                break
-            room = start.peak - self.bound.nbytes
-            budgets = sorted({self.bound.nbytes + int(room * _STEP**rung) for rung in range(_RUNGS)}, reverse=True)
-            rungs = np.array(budgets, dtype=np.int64)
-            for plan in self.search.ladder(start.sequence, rungs, self.seed, 3000 * size + 2_000_000):
-                self._add(plan, f"covering from {name}")
-            if progress is not None:
-                progress("ladder", (step + 1) / len(starts))
+        if size <= _SMALL:
+            for start, name in starts:
+                room = start.peak - self.bound.nbytes
+                rungs = sorted({self.bound.nbytes + int(room * _STEP**rung) for rung in range(_RUNGS)}, reverse=True)
+                for plan in self.search.ladder(
+                    start.sequence, np.array(rungs, dtype=np.int64), self.seed, 1000 * size + 200_000
+                ):
+                    self._add(plan, f"covering from {name}")
         self._descend(deadline, progress)
-
-    def _effort(self) -> int:
-        """Simulated runs for one annealing of a rung."""
-        return 2_000_000 + 2000 * len(self.graph.ops)
 
     def _anneal(self, budget: int, effort: int, heat: float, *, below: bool) -> _Found | None:
         """Anneal at ``budget`` from the cheapest plan that keeps it (``below``) or from the nearest one above it."""
@@ -177,27 +171,45 @@ class _Archive:
         return self._add(plan, "annealing") if len(plan[0]) else None
 
     def _descend(self, deadline: float | None, progress: Progress | None) -> None:
-        """Anneal at falling budgets, then below the smallest peak until that fails twice."""
-        for rung in range(1, _ANNEALED_RUNGS + 1):
+        """Anneal at falling budgets, then below the smallest peak until that fails three times."""
+        size = len(self.graph.ops)
+        effort = 300_000 + 600 * size + size * size // 11  # edits cost more in longer sequences
+        effort *= 2 if size <= _SMALL else 1
+        room = self.baseline.peak - self.bound.nbytes
+        for rung in range(1, _RUNGS):
             if deadline is not None and time.monotonic() > deadline:
                 return
-            budget = self.bound.nbytes + int((self.baseline.peak - self.bound.nbytes) * _ANNEALED_STEP**rung)
-            above = self._anneal(budget, self._effort(), 0.01, below=False)
-            below = self._anneal(budget, self._effort() // 2, 0.003, below=True)
+            budget = self.bound.nbytes + int(room * _STEP**rung)
+            above = self._anneal(budget, effort, _WARM, below=False)
+            below = self._anneal(budget, effort // 2, _COOL, below=True)
             if progress is not None:
-                progress("curve", rung / _ANNEALED_RUNGS)
+                progress("curve", rung / _RUNGS)
             if above is None and below is None:
                 break
-        failures = 0
-        shrink = 0.06
-        while failures < 3 and (deadline is None or time.monotonic() < deadline):
-            smallest = min(row.peak for row in self.found)
-            budget = smallest - max(1, int(shrink * (smallest - self.bound.nbytes)))
-            if smallest <= self.bound.nbytes or budget < self.bound.nbytes:
-                break
-            if self._anneal(budget, self._effort(), 0.01, below=False) is None:
-                failures += 1
-                shrink /= 3
+        self._shrink(effort, deadline)
+
+    def _shrink(self, effort: int, deadline: float | None) -> None:
+        """Go below the smallest peak, by larger steps where that succeeds and smaller ones where it fails.
+
+        Annealing first; on small graphs then covering, which reaches deeper at a higher price in seconds.
+        """
+        most = 4 * effort
+        for covering in (False, True) if len(self.graph.ops) <= _SMALL else (False,):
+            step = 0.1
+            for _ in range(_SHRINKS):
+                if deadline is not None and time.monotonic() > deadline:
+                    return
+                smallest = min(self.found, key=lambda row: (row.peak, row.seconds))
+                budget = smallest.peak - max(1, int(step * (smallest.peak - self.bound.nbytes)))
+                if budget < self.bound.nbytes:
+                    return
+                if covering:
+                    plan = self.search.fit(smallest.sequence, budget, self.seed, 0.0)
+                    found = self._add(plan, "covering") if len(plan[0]) else None
+                else:
+                    found = self._anneal(budget, effort, _WARM, below=False)
+                step = step / 3 if found is None else min(0.3, step * 1.5)
+                effort = min(2 * effort, most) if found is None else effort
 
     def plan(self, budget: int, seconds_limit: float | None, progress: Progress | None) -> SchedulePlan:
         """See ``rematerialize``."""
@@ -211,13 +223,18 @@ class _Archive:
         return self.best(budget)
 
     def _search(self, budget: int, deadline: float | None, progress: Progress | None) -> None:
-        effort = 8_000_000 + 4000 * len(self.graph.ops)
-        for step, (heat, below) in enumerate(((0.01, False), (0.01, True), (0.002, True))):
+        size = len(self.graph.ops)
+        effort = min(1_000_000 + 100_000 * size, 15_000_000 + 4_000 * size) // 3
+        for step, (heat, below) in enumerate(((_WARM, False), (_WARM, True), (_COOL, True))):
             if deadline is not None and time.monotonic() > deadline:
-                break
+                return
             self._anneal(budget, effort, heat, below=below)
             if progress is not None:
-                progress("search", (step + 1) / 3)
+                progress("search", (step + 1) / 4)
+        rows = [row for row in self.found if row.peak <= budget]
+        if rows and size <= _SMALL:
+            start = min(rows, key=lambda row: (row.seconds, row.peak))
+            self._add(self.search.improve(start.sequence, budget, self.seed, effort), "neighbourhood search")
 
     def best(self, budget: int) -> SchedulePlan:
         """The cheapest plan found that keeps the budget."""
