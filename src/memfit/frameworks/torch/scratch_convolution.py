@@ -120,6 +120,7 @@ class _Blocked:
     bias: int
     columns: int
     grad_x: int
+    plain: bool = False
 
 
 def _blocked(c: Convolution, lanes: int, threads: int) -> _Blocked:
@@ -134,6 +135,8 @@ def _blocked(c: Convolution, lanes: int, threads: int) -> _Blocked:
         y = c.batch * (c.features if c.transposed else features) * area_out * size
         grad_x = c.batch * (c.channels if plain and max(c.stride) > 1 else channels) * area_in * size
         return _Blocked(x, weight, y, bias, 0, grad_x)
+    if per_in == 1 and per_out == 1 and len(c.kernel) == 3:
+        return _Blocked(c.input_bytes, c.weight_bytes, c.output_bytes, 0, 0, c.input_bytes, plain=True)
     if per_in == 1 and per_out == 1:
         groups = align(c.groups, lanes)
         x = c.batch * groups * area_in * size
@@ -142,7 +145,7 @@ def _blocked(c: Convolution, lanes: int, threads: int) -> _Blocked:
     if per_in % 4 == 0 and per_out % 4 == 0 and max(c.kernel) < 32:
         return _Blocked(c.input_bytes, c.weight_bytes, c.output_bytes, 0, 0, c.input_bytes)
     columns = threads * per_in * window * area_out * size
-    return _Blocked(0, 0, c.output_bytes, 0, columns, c.input_bytes)
+    return _Blocked(0, 0, c.output_bytes, 0, columns, c.input_bytes, plain=True)
 
 
 def _columns(c: Convolution) -> int:
@@ -167,7 +170,7 @@ def forward_scratch(c: Convolution, *, lanes: int, threads: int, low_precision: 
     strided = max(c.stride) > 1 and prod(c.kernel) == 1
     if strided:
         inside += threads * min(c.channels, 64) * min(prod(c.out), 64) * c.itemsize
-    out_copies = 2 if c.transposed and max(c.stride) > 1 else 1
+    out_copies = 2 if (c.transposed and max(c.stride) > 1) or (b.plain and b.x) else 1
     return max(inside - c.output_bytes, out_copies * b.y)
 
 
@@ -181,6 +184,8 @@ def backward_scratch(
         if not any(mask[:2]):
             return 0
         bias = c.features * c.itemsize if c.dtype in (torch.float16, torch.bfloat16) else 0
+        if len(c.kernel) == 3 and prod(c.kernel) == 1 and not c.transposed:
+            return max(0, c.input_bytes - grad_w - c.features * c.itemsize)
         return max(_columns(c), bias)
     b = _blocked(c, lanes, threads)
     shared = b.x + b.y > 13 * b.weight
@@ -199,12 +204,12 @@ def backward_scratch(
         wide = align(c.channels, lanes) / c.channels if c.groups == 1 and not b.x else 1
         padded = threads * (c.output_bytes // max(1, c.batch) + 40960) if copies == 2 else 0
         peak = max(b.y + int(b.weight * wide) + b.grad_x + padded, b.grad_x + copies * grad_x)
-        if b.columns:
+        if b.plain:
             peak = max(b.columns + b.grad_x, b.grad_x + grad_x)
     if mask[1]:
         wide_depthwise = c.groups > 1 and c.channels == c.groups and max(c.kernel) > 3
         copies = (max(c.kernel) + 1) * b.weight + reduce if wide_depthwise else b.x + b.y + reduce
-        if b.columns:
-            copies = b.columns + threads * c.groups * c.weight_bytes
+        if b.plain:
+            copies = b.columns + threads * (c.groups if b.columns else 4) * c.weight_bytes
         peak = max(peak, grad_x + copies + max(b.weight, c.weight_bytes), grad_x + b.weight + grad_w)
     return max(0, peak - returned)
