@@ -26,6 +26,13 @@ from memfit.errors import BudgetError, CaptureError, DeviceError, MissingFramewo
 from memfit.ir.trace import Trace
 
 MIB = 1024**2
+CALIBRATED = {
+    "ops": [
+        {"op": "aten.mm.default", "worst_error": 0.0, "calls": [{}, {}]},
+        {"op": "aten.sort.default", "worst_error": 0.25, "calls": [{}]},
+    ],
+    "refitted": ["aten.sort.default"], "worst_error": 0.25, "path": "table.json",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Api:
     monkeypatch.chdir(tmp_path)
     found = Api()
     found.answers = {
-        "predict": made_up_memory(), "profile": made_up_profile(), "fit_target": made_up_fit(), "calibrate": {"ops": 3},
+        "predict": made_up_memory(), "profile": made_up_profile(), "fit_target": made_up_fit(), "calibrate": CALIBRATED,
     }  # fmt: skip
     install(found, monkeypatch)
     return found
@@ -171,10 +178,18 @@ def test_a_budget_that_is_not_kept_is_2(api: Api, capfd: pytest.CaptureFixture[s
 
 
 def test_calibrate(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(capfd, "calibrate", "aten.mm", "--json")[:2] == (0, '{"ops": 3}\n')
+    code, out, _ = run(capfd, "calibrate", "aten.mm", "--json")
+    assert code == 0
+    assert json.loads(out)["path"] == "table.json"
     assert api.last[1] == (["aten.mm"],)
-    run(capfd, "calibrate")
+    out = run(capfd, "calibrate")[1]
+    assert out.startswith("2 operations measured, worst error 25.0% before refitting, 1 refitted")
+    assert [line.split() for line in out.splitlines()[4:]] == [
+        ["sort", "1", "25.0%,", "refitted"], ["mm", "2", "0.0%"], ["wrote", "table.json"],
+    ]  # fmt: skip
     assert api.last[1] == (None,)
+    api.answers["calibrate"] = {"ops": [], "refitted": [], "path": None}
+    assert run(capfd, "calibrate")[1].startswith("0 operations measured")
 
 
 def test_files_are_written_and_named(api: Api, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
-from rich.console import Console
 
 from memfit.cli.answer import Answer
 from memfit.cli.options import json_option
 from memfit.cli.progress import progress_line
+from memfit.report.terminal_calibration import draw_calibration
 
 
 @click.command("calibrate")
@@ -24,10 +22,4 @@ def command(ops: tuple[str, ...], as_json: bool) -> Answer:
 
     with progress_line() as progress:
         result = calibrate(list(ops) or None, progress=progress)
-    data: dict[str, Any] = dict(result) if isinstance(result, dict) else {"result": result}
-
-    def draw(console: Console) -> None:
-        for name, value in data.items():
-            console.print(f"{name}: {value}", markup=False, soft_wrap=True)
-
-    return Answer(data, draw)
+    return Answer(result, lambda console: draw_calibration(console, result))
