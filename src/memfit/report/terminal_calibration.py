@@ -13,7 +13,7 @@ from memfit.report.words import op_word
 
 
 def draw_calibration(console: Console, found: Mapping[str, Any]) -> None:
-    """Print what `calibrate` returned: ``ops`` [{``op``, ``worst_error`` (share), ``calls``}], ``refitted``, ``path``."""
+    """Print what `calibrate` found: ``ops`` [{``op``, ``worst_error`` (share), ``calls``}], ``refitted``, ``path``."""
     rows = found.get("ops") or []
     refitted = found.get("refitted") or []
     worst = max((row["worst_error"] for row in rows), default=0.0)
