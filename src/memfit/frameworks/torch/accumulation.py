@@ -6,7 +6,7 @@ Two of them matter for memory, and both ask ``isTensorSubclassLike``, which says
 * ``linear`` adds the bias to a product of more than two dimensions that it had to copy together.
 
 The tape knows better: an ``add`` called from C++, whose first operand has no holder but the caller, is an ``add_``. The
-number of references that "no other holder" means is not written down anywhere, so it is measured once on a case of each.
+number of references that "no other holder" means is written down nowhere: it is measured once on a case of each.
 """
 
 from __future__ import annotations

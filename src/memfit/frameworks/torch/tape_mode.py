@@ -40,6 +40,7 @@ from memfit.frameworks.torch.scratch import scratch_bytes
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _ADD = torch.ops.aten.add.Tensor
+_UNENDING = "torch/optim/lbfgs.py"
 
 
 class _Death(weakref.ref):  # type: ignore[type-arg]
@@ -190,7 +191,7 @@ class Tape(TorchDispatchMode):
         self._decisions = self._decisions + 1 if place == self._decided_at else 0
         self._decided_at = place
         file, text = asking()
-        if file.endswith("lbfgs.py"):  # it goes on to its last iteration, and keeps each one
+        if file.endswith(_UNENDING):  # it goes on to its last iteration, and keeps each one
             return "ys >" in text
         index = self.index_of(tensor)
         maker = self.ops[self.born[index][1]][0] if index is not None else ""
@@ -246,7 +247,8 @@ class Tape(TorchDispatchMode):
             for tensor in flat_tensors((outputs,), {}):
                 self.enter(tensor, known=True)
             return outputs
-        if fresh and all(row.dtype is torch.bool for row in fresh) and all(tensor.numel() == 1 for tensor in tensors):
+        condition = fresh and all(row.dtype is torch.bool for row in fresh) and all(t.numel() == 1 for t in tensors)
+        if condition and not asking()[0].endswith(_UNENDING):
             return self._on_stand_ins(func, args, kwargs, facts, tensors, all_known, scratch)
         integers = [row for row in fresh if _is_integer(row.dtype)]
         if integers and tensors and not facts.random and all(is_small(row.dtype, row.nbytes) for row in integers):
