@@ -121,7 +121,7 @@ def real_table() -> list[dict[str, object]]:
             if not why_invalid(graph, schedule):
                 peers.append(simulate(graph, schedule))
         span = baseline.peak - graph.base_bytes
-        for fraction in (0.8, 0.6, 0.52, 0.46, 0.45, 0.37, 0.32, 0.27, 0.2):
+        for fraction in (0.2, 0.27, 0.32, 0.37, 0.45, 0.46, 0.52, 0.6, 0.8):
             budget = budget_at(graph, fraction)
             began = time.process_time()
             plan = plan_at(graph, budget)

@@ -15,7 +15,7 @@ from memfit.passes.reorder import optimizer_early
 from memfit.testing.strategies import mlp, random_graph, transformer
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), ops=st.integers(4, 24), fraction=st.floats(0, 1))
 def test_every_plan_keeps_the_rules_and_the_budget(seed: int, ops: int, fraction: float) -> None:
     graph = random_graph(seed, ops)
@@ -37,7 +37,7 @@ def test_every_plan_keeps_the_rules_and_the_budget(seed: int, ops: int, fraction
     assert error.value.needed <= smallest.peak
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10**6), order=st.randoms(use_true_random=False))
 def test_a_smaller_budget_is_never_cheaper(seed: int, order) -> None:  # type: ignore[no-untyped-def]
     graph = random_graph(seed, 20)

@@ -36,8 +36,10 @@ from memfit.units import format_bytes
 
 Progress = Callable[[str, float], None]
 _RUNGS, _STEP = 17, 0.85  # budgets of the ladder: what is left above the lower bound shrinks by this factor
-_WARM, _COOL = 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
+_RESTARTS = (2.5, 10.0, 40.0)
+_HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _SHRINKS = 12  # attempts to go below the smallest peak
+_TINY = 60  # ops up to which every search is repeated from other seeds and temperatures
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
 
 
@@ -161,13 +163,13 @@ class _Archive:
                     self._add(plan, f"covering from {name}")
         self._descend(deadline, progress)
 
-    def _anneal(self, budget: int, effort: int, heat: float, *, below: bool) -> _Found | None:
+    def _anneal(self, budget: int, effort: int, heat: float, *, below: bool, turn: int = 0) -> _Found | None:
         """Anneal at ``budget`` from the cheapest plan that keeps it (``below``) or from the nearest one above it."""
         rows = [row for row in self.found if (row.peak <= budget) == below]
         if not rows:
             return None
         start = min(rows, key=lambda row: (row.seconds, row.peak) if below else (row.peak, row.seconds))
-        plan = self.search.anneal(start.sequence, budget, self.seed + 1, effort, heat)
+        plan = self.search.anneal(start.sequence, budget, self.seed + 1 + turn, effort, heat)
         return self._add(plan, "annealing") if len(plan[0]) else None
 
     def _descend(self, deadline: float | None, progress: Progress | None) -> None:
@@ -175,6 +177,7 @@ class _Archive:
         size = len(self.graph.ops)
         effort = 300_000 + 600 * size + size * size // 11  # edits cost more in longer sequences
         effort *= 2 if size <= _SMALL else 1
+        effort = max(effort, 1_000_000) if size <= _TINY else effort
         room = self.baseline.peak - self.bound.nbytes
         for rung in range(1, _RUNGS):
             if deadline is not None and time.monotonic() > deadline:
@@ -193,10 +196,10 @@ class _Archive:
 
         Annealing first; on small graphs then covering, which reaches deeper at a higher price in seconds.
         """
-        most = 4 * effort
+        most = 4 * effort if len(self.graph.ops) <= _SMALL else 2 * effort
         for covering in (False, True) if len(self.graph.ops) <= _SMALL else (False,):
             step = 0.1
-            for _ in range(_SHRINKS):
+            for turn in range(_SHRINKS if len(self.graph.ops) <= _SMALL else _SHRINKS // 2):
                 if deadline is not None and time.monotonic() > deadline:
                     return
                 smallest = min(self.found, key=lambda row: (row.peak, row.seconds))
@@ -207,7 +210,7 @@ class _Archive:
                     plan = self.search.fit(smallest.sequence, budget, self.seed, 0.0)
                     found = self._add(plan, "covering") if len(plan[0]) else None
                 else:
-                    found = self._anneal(budget, effort, _WARM, below=False)
+                    found = self._anneal(budget, effort, (_WARM, _HOT)[turn % 2], below=False, turn=turn)
                 step = step / 3 if found is None else min(0.3, step * 1.5)
                 effort = min(2 * effort, most) if found is None else effort
 
@@ -225,12 +228,20 @@ class _Archive:
     def _search(self, budget: int, deadline: float | None, progress: Progress | None) -> None:
         size = len(self.graph.ops)
         effort = min(1_000_000 + 100_000 * size, 15_000_000 + 4_000 * size) // 3
-        for step, (heat, below) in enumerate(((_WARM, False), (_WARM, True), (_COOL, True))):
+        if size <= _TINY:
+            for turn in range(24):
+                heat = _RESTARTS[turn % len(_RESTARTS)]
+                plan = self.search.anneal(self.program, budget, self.seed + turn, 400_000, heat)
+                self._add(plan, "annealing from program order")
+        turns = [(_WARM, False), (_WARM, True), (_COOL, True)]
+        if size <= _TINY:
+            turns += [(_HOT, True), (_HOT, False), (_HOT, True), (_WARM, False), (_HOT, True)]
+        for turn, (heat, below) in enumerate(turns):
             if deadline is not None and time.monotonic() > deadline:
                 return
-            self._anneal(budget, effort, heat, below=below)
+            self._anneal(budget, effort, heat, below=below, turn=turn)
             if progress is not None:
-                progress("search", (step + 1) / 4)
+                progress("search", (turn + 1) / (len(turns) + 1))
         rows = [row for row in self.found if row.peak <= budget]
         if rows and size <= _SMALL:
             start = min(rows, key=lambda row: (row.seconds, row.peak))
