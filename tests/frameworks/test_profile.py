@@ -120,7 +120,7 @@ def test_a_step_that_allocates_differently_is_watched_again() -> None:
         for text, start, stop in zip(recording.mark_text, starts, starts[1:], strict=False)
         if stop > start
     }
-    assert watched == {"-1", "0", "1", "4"}
+    assert watched == {"-1", "0", "1", "2", "4"}
 
 
 def test_growth_is_flagged_where_something_is_kept() -> None:

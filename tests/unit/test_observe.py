@@ -118,6 +118,20 @@ def test_a_run_is_split_by_its_operations() -> None:
     ]  # fmt: skip
 
 
+def test_a_step_that_was_not_watched_borrows_as_far_as_it_agrees() -> None:
+    first = [(0, 5, 1), (0, -5, 1), (1, 7, 4), (2, 3, 7), (1, -7, -1), (2, -3, -1)]
+    marks = [("0 run", 0), ("1 run", 6)]
+    same = [(number + 10, delta, -1) for number, delta, _ in first]
+    trace = trace_of(recording(first + same, OPERATIONS, marks, (STACK,)), [], WORDS)
+    names = [trace.ops[op].name for op in trace.op.tolist()]
+    assert names[:6] == names[6:]
+    assert [trace.ops[op].step for op in trace.op.tolist()] == [0] * 6 + [1] * 6
+    more = [*same[:2], (20, 99, -1), (20, -99, -1), *same[2:]]
+    trace = trace_of(recording(first + more, OPERATIONS, marks, (STACK,)), [], WORDS)
+    again = [trace.ops[op].name for op in trace.op.tolist()][6:]
+    assert again[:2] + again[4:] == names[:6]
+
+
 def test_empty_recordings_are_traces_too() -> None:
     trace = trace_of(recording([]), [], WORDS)
     assert len(trace) == 0

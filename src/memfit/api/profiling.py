@@ -42,7 +42,7 @@ def profile(
         settings: keyword arguments for the target's function.
         steps: how often the step runs, >= 1; a script decides itself.
         compare: hold the projection of the same target against the measurement (not for a script).
-        stacks: keep module and line of the allocations of every step; otherwise of the first two and of any step that
+        stacks: keep module and line of the allocations of every step; otherwise of the first three and of any step that
             allocates differently, which costs less.
         device: ``cpu``, or ``cuda`` / ``cuda:1`` where there is one.
         arguments: command line of a script.

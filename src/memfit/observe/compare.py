@@ -6,8 +6,8 @@ aligned ops (an op that one side sees under another name, or not at all) is held
     projected   addmm 4096 | gelu 8192 | native_dropout 8192+2048           | addmm 4096
     measured    addmm 4096 | gelu 8192 | bernoulli_ 2048, div_ 0, mul 8192  | addmm 9999   <- first divergence
 
-Held against each other is by how much an op raises the live bytes at most: what it makes, with its scratch.
-A difference counts above 1 KiB and 1 %: numbers that become tensors, a few bytes each, exist in one world only.
+Held against each other is by how much an op raises the live bytes at most: what it makes, with its scratch. A
+difference counts above 1 KiB and 1 %: numbers that become tensors, a few bytes each, exist in one world only.
 Alignment: common ends are taken off, the rest by Ratcliff and Obershelp's matching blocks (``difflib``), O(n^2) at
 worst; beyond 5,000 differing ops by the n-th occurrence of a name, O(n). A step whose phases differ on the two sides (a
 step that runs itself) is aligned as a whole.

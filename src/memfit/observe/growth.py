@@ -2,8 +2,7 @@
 
 The first step is set apart: optimizer state and caches appear in it. Growing means: over the second half of the steps
 (at least two of them) the net growth is at least 1 KiB a step, and two steps in three grow, so that neither a cache
-that
-has filled up nor a collector that runs now and then is taken for a leak. Fewer than three steps tell nothing.
+that has filled up nor a collector that runs now and then is taken for a leak. Fewer than three steps tell nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Which operation an event is shown under, with its module and line.
 
 The recording holds trees: ``aten::linear`` calls ``aten::addmm`` calls ``aten::empty``. Shown is the outermost
-operation
-that is a kernel of its own (a composite one only calls others), which is the level at which a projection sees ops. A
-backward node leads back to the forward operation that made it, by autograd's sequence number: the last one that began
-with that number on the node's forward thread. Cost: O(operations).
+operation that is a kernel of its own (a composite one only calls others), which is the level at which a projection sees
+ops. A backward node leads back to the forward operation that made it, by autograd's sequence number: the last one that
+began with that number on the node's forward thread. Cost: O(operations).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Phases of a run: from marks where there are some, else from the operations themselves.
 
-A mark ``"2 backward"`` begins the backward phase of step 2. ``"2 run"`` begins a step of which only the step is
-known (a
-script, or a step that runs itself): a backward node begins its backward phase, an operation of an optimizer its
+A mark ``"2 backward"`` begins the backward phase of step 2. ``"2 run"`` begins a step of which only the step is known
+(a script, or a step that runs itself): a backward node begins its backward phase, an operation of an optimizer its
 optimizer phase, any other operation its forward phase; events outside of operations belong to the phase that runs.
 """
 

@@ -15,7 +15,8 @@ life decides, which needs no knowledge of the framework::
     optimizer   later                         optimizer state
 
 Operations are watched on some steps only (watching costs more than counting): a step that was not watched takes its ops
-from one that was and that allocated and freed the same sizes in the same order. Cost: O(events + operations).
+from one that was and that allocated and freed the same sizes in the same order, or nearly: then as far as the two agree
+from their beginning and from their end. Cost: O(events + operations).
 """
 
 from __future__ import annotations
@@ -114,21 +115,37 @@ def _labelled(recording: Recording, parts: list[Part]) -> tuple[Any, Any, Any]:
         start, _ = spans.get(part.step, (part.start, 0))
         spans[part.step] = start, part.stop
     bare: list[tuple[int, int]] = []
-    watched: dict[bytes, tuple[int, int]] = {}
+    watched: list[tuple[int, int]] = []
     for step, (start, stop) in spans.items():
         if step < 0:
             continue
         if (operation[start:stop] >= 0).any():
-            watched.setdefault(recording.delta[start:stop].tobytes(), (start, stop))
+            watched.append((start, stop))
         else:
             bare.append((start, stop))
     for start, stop in bare:
-        source = watched.get(recording.delta[start:stop].tobytes())
-        if source is not None:
-            operation[start:stop] = recording.operation[source[0] : source[1]]
-            stack[start:stop] = recording.stack[source[0] : source[1]]
-            twin[start:stop] = np.arange(*source)
+        for to, source, length in _alike(recording.delta, (start, stop), watched):
+            operation[to : to + length] = recording.operation[source : source + length]
+            stack[to : to + length] = recording.stack[source : source + length]
+            twin[to : to + length] = np.arange(source, source + length)
     return operation, stack, twin
+
+
+def _alike(delta: Any, span: tuple[int, int], watched: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(start in the span, start in a watched span, length) of what the most alike of them has in common with it."""
+    best: list[tuple[int, int, int]] = []
+    start, stop = span
+    for begin, end in watched:
+        shorter = min(stop - start, end - begin)
+        differ = np.nonzero(delta[start : start + shorter] != delta[begin : begin + shorter])[0]
+        head = int(differ[0]) if len(differ) else shorter
+        rest = shorter - head
+        differ = np.nonzero(delta[stop - rest : stop] != delta[end - rest : end])[0]
+        tail = rest - 1 - int(differ[-1]) if len(differ) else rest
+        found = [(start, begin, head), (stop - tail, end - tail, tail)]
+        if head + tail > sum(length for *_, length in best):
+            best = found
+    return best
 
 
 def _storages(

@@ -1,8 +1,7 @@
 """Record a run of torch steps on a CUDA device: the caching allocator's own history, read from its snapshot.
 
-The history says when each block was handed out and freed, with the Python stack; marks and the census are joined to
-it by
-time, which the host takes for both. Sizes are the allocator's (multiples of 512 bytes). The stack stands for the
+The history says when each block was handed out and freed, with the Python stack; marks and the census are joined to it
+by time, which the host takes for both. Sizes are the allocator's (multiples of 512 bytes). The stack stands for the
 operation: allocations of one stack, one after another, are shown as one op.
 """
 

@@ -1,8 +1,7 @@
 """Recording without a compiler: torch's own profiler reports the same blocks, at about 1.3 times the step's time.
 
 ``ProfilerHook`` answers to the names of ``allocator_hook``. What only a running hook can tell (live bytes now, the
-block
-at an address) is told when the recording ends, from the order of its marks: ``block_of`` gives out tickets, and
+block at an address) is told when the recording ends, from the order of its marks: ``block_of`` gives out tickets, and
 ``resolved`` exchanges them. Modules and lines are not known here; the overloads of ops neither.
 """
 

@@ -1,6 +1,6 @@
 """Record a run of torch steps on the CPU: the hook, the marks of its phases, and the census of its storages.
 
-Operations are watched in the first two steps, and in any later step that follows one whose events were like none seen
+Operations are watched in the first three steps, and in any later step that follows one whose events were like none seen
 while watched: a program in its steady state is then only counted, which costs next to nothing (``every_step`` watches
 all). The caller says when steps and phases begin; ``RunRecorder`` keeps what is needed to explain them later.
 """
@@ -24,7 +24,7 @@ from memfit.ir.recording import KnownStorage, Recording
 from memfit.ir.step import Step
 from memfit.ir.trace import Category
 
-_WATCHED_FIRST = 2
+_WATCHED_FIRST = 3
 
 
 @dataclass

@@ -1,12 +1,10 @@
 """Record a plain script, as ``python script.py`` would run it; its steps are found, not declared.
 
 A step ends when the first optimizer that stepped has stepped again (several optimizers, as of a generator and its
-critic,
-make one step together); step 0 begins with the first forward of a module, and what comes before is the build.
-Within a
-step the operations themselves tell forward, backward and optimizer. While operations are watched, hooks on all
-modules
-learn the outermost models and what they are called with; they are taken off for the steps that are only counted.
+critic, make one step together); step 0 begins with the first forward of a module, and what comes before is the build.
+Within a step the operations themselves tell forward, backward and optimizer. While operations are watched, hooks on all
+modules learn the outermost models and what they are called with; they are taken off for the steps that are only
+counted.
 """
 
 from __future__ import annotations
