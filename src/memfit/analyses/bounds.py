@@ -30,7 +30,8 @@ def peak_lower_bound(graph: Graph) -> PeakBound:
     outputs = {index for index, storage in enumerate(graph.storages) if storage.output and not storage.constant}
     kept = _kept_at_first_run(graph, outputs)
     needed = {graph.producer[storage] for op in graph.ops for storage in op.reads}
-    ends: list[PeakBound] = []
+    all_outputs = sum(graph.storages[s].nbytes for s in outputs)
+    ends: list[tuple[int, int]] = []
     for index, op in enumerate(graph.ops):
         own = {s for s in (*op.reads, *op.writes) if not graph.storages[s].constant}
         extra = graph.base_bytes + op.workspace - _taken_over(graph, index)
@@ -39,11 +40,12 @@ def peak_lower_bound(graph: Graph) -> PeakBound:
         if nbytes > best.nbytes:
             best = PeakBound(nbytes, index, tuple(sorted(alive)))
         if index not in needed or any(s in outputs for s in op.writes):
-            alive = own | outputs
-            ends.append(PeakBound(extra + sum(graph.storages[s].nbytes for s in alive), index, tuple(sorted(alive))))
-    if ends:
-        last = min(ends, key=lambda bound: (bound.nbytes, bound.op))
-        best = last if last.nbytes > best.nbytes else best
+            ends.append((extra + all_outputs + sum(graph.storages[s].nbytes for s in own - outputs), index))
+    if ends and min(ends)[0] > best.nbytes:
+        nbytes, index = min(ends)
+        op = graph.ops[index]
+        alive = outputs | {s for s in (*op.reads, *op.writes) if not graph.storages[s].constant}
+        best = PeakBound(nbytes, index, tuple(sorted(alive)))
     return best
 
 
