@@ -10,6 +10,7 @@ start::
     recorder         what memfit's own recording holds
     other_malloc     everything else that malloc handed out: Python objects over 512 bytes, the libraries' own
     other_mappings   anonymous memory beside malloc: Python's small objects, thread stacks, generated code
+    not_yet_written  negative: of the above, asked for and not yet written, so not resident
     unexplained      what the bands leave: from the fullest moment looked at to the true peak
 """
 
