@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from memfit.api.prediction import predict
 from memfit.errors import BudgetError, MissingFrameworkError, SizeError, VerifyError
 from memfit.ir.recipe import Recipe
 from memfit.ir.step import Step, as_step
@@ -55,7 +55,11 @@ def fit(
     if recipe is not None:
         return step_from_recipe(whole, recipe)
     return search(
-        whole, parse_bytes(budget), allow_reassociation=allow_reassociation, allow_inexact=allow_inexact, progress=progress
+        whole,
+        parse_bytes(budget),
+        allow_reassociation=allow_reassociation,
+        allow_inexact=allow_inexact,
+        progress=progress,
     ).run
 
 
@@ -95,10 +99,10 @@ def fit_target(
             )
         except VerifyError as error:
             notes.append(f"the step as it is did not run here ({error.found})")
-    projected = _projected_peak(target, settings)
+    memory = predict(target, settings=settings)
+    projected = memory.peak.live
     allowed = _budget_bytes(budget, baseline.peak if baseline else projected)
     path = recipe or f"{target.rpartition(':')[2]}.recipe.json"
-    start = time.perf_counter()
     limit, modules_only = allowed, False
     checked = None
     for attempt in range(_TRIES):
@@ -106,14 +110,18 @@ def fit_target(
             step, limit, held=held, allow_reassociation=allow_reassociation, allow_inexact=allow_inexact, levers=levers,
             modules_only=modules_only, progress=progress,
         )  # fmt: skip
-        plan_seconds = time.perf_counter() - start
         _recipe_of(choice, target, settings, allowed, held).save(path)
         if not verify:
             break
         say("verifying: the fitted step in a fresh process", None, None)
-        checked = verification.verify(
-            target, settings, str(Path(path).resolve()), steps=steps, inexact=choice.numerics != "bit-exact", baseline=baseline,
-        )  # fmt: skip
+        try:
+            checked = verification.verify(
+                target, settings, str(Path(path).resolve()), steps=steps, inexact=choice.numerics != "bit-exact",
+                baseline=baseline,
+            )  # fmt: skip
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
         over = checked.fitted.peak - allowed
         differs = [kind for kind, check in checked.checks.items() if not check["ok"]]
         if over <= 0 and (not differs or choice.numerics != "bit-exact"):
@@ -129,20 +137,22 @@ def fit_target(
                 raise VerifyError(f"{differs[0]} ({checked.checks[differs[0]]['differs']})", "equal bits", "other bits")
             raise BudgetError(checked.fitted.peak, allowed, "what the fitted step measured")
     fitted_side = checked.fitted if checked else None
-    overhead = fitted_side.step_seconds / baseline.step_seconds if fitted_side and baseline and baseline.step_seconds else None
+    overhead = (
+        fitted_side.step_seconds / baseline.step_seconds if fitted_side and baseline and baseline.step_seconds else None
+    )
     return FitReport(
         target=target, feasible=True, budget=allowed, smallest_feasible=choice.smallest_feasible,
         baseline=StepFigures(projected or choice.baseline_peak, baseline.peak if baseline else None,
-                             baseline.step_seconds if baseline else choice.baseline_seconds),
+                             baseline.step_seconds if baseline else choice.baseline_seconds, choice.baseline_timeline),
         fitted=StepFigures(choice.peak, fitted_side.peak if fitted_side else None,
-                           fitted_side.step_seconds if fitted_side else choice.seconds),
+                           fitted_side.step_seconds if fitted_side else choice.seconds, choice.timeline),
         overhead=overhead, exact=checked.exact if checked else choice.numerics == "bit-exact", levers=choice.levers,
-        plan_seconds=plan_seconds, recipe=path, lower_bound=choice.lower_bound,
+        plan_seconds=choice.plan_seconds, recipe=path, lower_bound=choice.lower_bound,
         verified={} if checked is None else {
             **checked.checks, "budget": {"ok": checked.fitted.peak <= allowed, "measured": checked.fitted.peak},
             **({} if checked.exact else {"largest relative error": checked.max_error}),
         },
-        notes=(*notes, *choice.notes, *(checked.notes if checked else ())),
+        notes=(*notes, *choice.notes, *(checked.notes if checked else ())), memory=memory,
     )  # fmt: skip
 
 
@@ -151,12 +161,6 @@ def _recipe_of(choice: Any, target: str, settings: dict[str, Any], budget: int, 
         target, settings, budget, choice.mode, held, choice.buckets, choice.modules, [row.name for row in choice.levers],
         choice.options, {"torch": version("torch"), "python": platform.python_version()},
     )  # fmt: skip
-
-
-def _projected_peak(target: str, settings: dict[str, Any]) -> int:
-    from memfit.api.prediction import predict
-
-    return predict(target, settings=settings).peak.live
 
 
 def _is_percentage(budget: int | str) -> bool:
@@ -179,4 +183,3 @@ def _budget_bytes(budget: int | str, baseline_peak: int) -> int:
 def _need_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise MissingFrameworkError("torch", "torch")
-

@@ -9,7 +9,7 @@ import click
 from memfit.cli.answer import Answer
 from memfit.cli.options import fit_budget_option, html_option, json_option, output_option, settings_option
 from memfit.cli.progress import progress_line
-from memfit.report.files import write_atomically
+from memfit.files import write_atomically
 from memfit.report.html import fit_page
 from memfit.report.terminal_fit import draw_fit
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from memfit.frameworks.target import parse_settings
-from memfit.report.files import check_writable
+from memfit.files import check_writable
 from memfit.units import parse_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])

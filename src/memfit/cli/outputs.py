@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memfit.errors import OutputError
-from memfit.report.files import write_atomically
+from memfit.files import write_atomically
 from memfit.report.html import memory_page
 from memfit.report.perfetto import perfetto_trace
 from memfit.report.summary import MemoryReport

@@ -5,6 +5,7 @@ The rows add up from the program as written (every tensor in memory of its own, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from memfit.analyses.liveness import simulate
@@ -17,6 +18,16 @@ from memfit.passes.reorder import optimizer_early
 def plain_peak(graph: Graph) -> int:
     """Projected peak of the program's own order with every output in memory of its own."""
     return simulate(_without_reuse(graph), range(len(graph.ops))).peak
+
+
+def curve(graph: Graph, schedule: Sequence[int]) -> tuple[tuple[float, int], ...]:
+    """(projected seconds since the start, bytes live) at each run of ``schedule``."""
+    during = simulate(graph, schedule).during
+    clock, rows = 0.0, []
+    for index, nbytes in zip(schedule, during, strict=True):
+        rows.append((clock, int(nbytes)))
+        clock += graph.ops[index].seconds
+    return tuple(rows)
 
 
 def levers_used(graph: Graph, plan: SchedulePlan) -> tuple[LeverUse, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memfit.errors import BudgetError, CaptureError
-from memfit.fitting.ablation import levers_used, plain_peak
+from memfit.fitting.ablation import curve, levers_used, plain_peak
 from memfit.frameworks.torch.fitted import FittedStep
 from memfit.frameworks.torch.levers import with_levers
 from memfit.frameworks.torch.modulewise import fit_modules
@@ -25,7 +25,8 @@ Progress = Callable[[str, int | None, int | None], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """What the search settled on. Bytes projected. ``run``: the fitted step; ``timelines``: (seconds, bytes) curves."""
+    """What the search settled on. Bytes projected. ``run``: the fitted step; ``timeline``: (seconds, bytes) of the
+    schedule; ``plan_seconds``: CPU seconds of planning alone."""
 
     run: Callable[..., Any]
     mode: str
@@ -41,6 +42,9 @@ class Choice:
     modules: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     numerics: str = BIT_EXACT
+    plan_seconds: float = 0.0
+    baseline_timeline: tuple[tuple[float, int], ...] = ()
+    timeline: tuple[tuple[float, int], ...] = ()
 
 
 def search(
@@ -119,6 +123,8 @@ def _graph(
     return Choice(
         fitted, "graph", plan.peak, plan.seconds, plain_peak(graph), plan.baseline_seconds, plan.smallest_feasible,
         plan.lower_bound, (*rows, *_option_rows(options, numerics)), options, [bucket_plan], notes=notes, numerics=numerics,
+        plan_seconds=bucket.plan_seconds, baseline_timeline=curve(graph, range(len(graph.ops))),
+        timeline=curve(graph, plan.schedule),
     )  # fmt: skip
 
 

@@ -42,6 +42,8 @@ def load_function(target: str) -> Callable[..., Any]:
             spec.loader.exec_module(module)
         else:
             sys.path.insert(0, str(Path.cwd()))
+            if _missing(where):
+                raise TargetError(target, f"there is no module {where}", "is it installed, or in this folder?")
             module = importlib.import_module(where)
     except MemfitError:
         raise
@@ -52,6 +54,15 @@ def load_function(target: str) -> Callable[..., Any]:
         names = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__)
         raise TargetError(target, f"no function {name!r} in {where}", f"functions there: {', '.join(names) or 'none'}")
     return function
+
+
+def _missing(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:
+        return True
+    except (ImportError, ValueError):
+        return False
 
 
 def build_step(target: str, settings: Mapping[str, Any] | None = None) -> Step:

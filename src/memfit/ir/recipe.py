@@ -8,13 +8,12 @@ planned anew, never run with a schedule that is not its own.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memfit.errors import TraceError
+from memfit.files import write_atomically
 
 FORMAT = 1
 
@@ -48,16 +47,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write the recipe, whole or not at all."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            try:
-                json.dump(asdict(self), file)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                file.close()
-                os.unlink(file.name)
-                raise
+        write_atomically(path, json.dumps(asdict(self)))
 
     @staticmethod
     def load(path: str | Path) -> Recipe:

@@ -13,9 +13,8 @@ Files are ``.npz`` without pickles; a hostile file is refused, never executed.
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 import zipfile
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memfit.errors import TraceError
+from memfit.files import write_atomically
 
 FORMAT = 1
 
@@ -84,7 +84,6 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Write the trace as ``.npz`` (no pickles), whole or not at all."""
-        path = Path(path)
         header = {
             "format": FORMAT, "kind": self.kind, "meta": self.meta,
             "ops": [asdict(op) for op in self.ops], "storages": [asdict(storage) for storage in self.storages],
@@ -93,15 +92,9 @@ class Trace:
         if self.seconds is not None:
             columns["seconds"] = self.seconds
         text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            try:
-                np.savez_compressed(file, header=text, **columns)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                file.close()
-                os.unlink(file.name)
-                raise
+        archive = io.BytesIO()
+        np.savez_compressed(archive, header=text, **columns)
+        write_atomically(path, archive.getvalue())
 
     @staticmethod
     def load(path: str | Path) -> Trace:

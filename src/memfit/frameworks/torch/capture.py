@@ -196,9 +196,10 @@ def _rng_kept() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     name = type(error).__name__
+    text = str(error).strip().splitlines()
     if name in ("DataDependentOutputException", "GuardOnDataDependentSymNode", "DynamicOutputShapeException"):
-        return f"its control flow or shapes depend on tensor values ({error})"
-    return f"{name}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return f"its control flow or shapes depend on tensor values ({text[0] if text else name})"
+    return f"{name}: {text[0] if text else 'no message'}"
 
 
 def _user_line(error: Exception) -> str:

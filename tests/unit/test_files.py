@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memfit.errors import OutputError
-from memfit.report.files import check_writable, write_atomically
+from memfit.files import check_writable, write_atomically
 
 
 def test_writes_the_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
