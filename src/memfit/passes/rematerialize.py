@@ -9,9 +9,11 @@ any member:
 3. on small graphs, greedy *covering* of the bytes over a falling budget (native ``ladder``) and large-neighbourhood
    search at the asked budget (native ``improve``).
 
-The plans of one Graph object are remembered: a plan found for a smaller budget is a candidate for every larger one, so
-seconds never fall as the budget falls within one process. The same seed gives the same plan: effort is counted in
-simulated runs, not in time, unless ``seconds_limit`` cuts it short. Not optimal in general; the distance to the exact
+The plans of one Graph object are remembered: a plan found for a smaller budget is a candidate for every larger one. So
+seconds never rise with the budget in ``curve``, nor over calls that go from small budgets to large ones; a call for a
+smaller budget after a larger one may find a cheaper plan than the larger one got, which asking again then returns too.
+
+The same seed gives the same plan: effort is counted in simulated runs, not in time, unless ``seconds_limit`` cuts it short. Not optimal in general; the distance to the exact
 optimum on small graphs is in ``benchmarks/results/planner.json``. Cost: O(effort), about 50 million simulated runs per
 second of one core.
 """
