@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py [--only gpt2,r] [--modes adamw,inference] [--output benchmarks/results/accuracy.json]
 
 Each figure comes from a process of its own, forked from one that has imported the libraries and nothing else. Measured:
-peak bytes that live in torch's CPU allocator over construction and two steps, and the process' own peak (VmHWM).
+peak bytes that live in torch's CPU allocator over construction and two steps; with ``--resident`` also the peak of a
+whole new process (VmHWM).
 Projected: ``memfit.predict``. Peer: torch's ``MemTracker`` under ``FakeTensorMode``, same program, same steps. Results
 are written after each case; a run that stopped goes on where it was (``--fresh`` starts over).
 """
@@ -65,7 +66,7 @@ def own_process(work: Callable[[], dict[str, Any]], seconds: int) -> dict[str, A
 
 
 def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Run it: allocator peak by the native hook, or by torch's profiler where there is none; VmHWM."""
+    """Run it: allocator peak by the native hook, or by torch's profiler where there is none."""
     import torch
     import zoo
 
@@ -78,9 +79,6 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
             run_step(step)
 
     torch.manual_seed(0)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmHWM")
     if allocator_hook.is_available():
         allocator_hook.install()
         allocator_hook.reset_peak()
@@ -95,15 +93,21 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
             live += event.nbytes()
             peak = max(peak, live)
         by = "profiler events"
-    return {"measured": peak, "by": by, "resident": resident("VmHWM"), "resident_before": before}
+    return {"measured": peak, "by": by}
 
 
-def resident(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    return 0
+def measure_resident(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """VmHWM of a new interpreter that imports, builds and runs the program and nothing else."""
+    program = (
+        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, sys.argv[1]); import json, zoo\n"
+        "from memfit.frameworks.torch.steps import run_step\n"
+        "step = getattr(zoo, sys.argv[2])(**json.loads(sys.argv[3]))\n"
+        "for _ in range(int(sys.argv[4])): run_step(step)\n"
+        "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM:')))\n"
+    )
+    command = [sys.executable, "-c", program, str(HERE.parent / "examples"), name, json.dumps(settings), str(STEPS)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return {"resident": int(run.stdout.split()[-1]) * 1024} if run.returncode == 0 else {}
 
 
 def project(name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +196,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "accuracy.json")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--no-peer", action="store_true", help="leave MemTracker out")
+    parser.add_argument("--resident", action="store_true", help="also VmHWM, each of a new interpreter (5 s a case)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -232,6 +237,8 @@ def main() -> None:
             case = own_process(partial(measure, name, MODES[mode]), 120)
             answer = own_process(partial(project, name, MODES[mode]), 120)
             case |= {("projection_" + k if k in ("error", "at") else k): v for k, v in answer.items()}
+            if options.resident:
+                case |= measure_resident(name, MODES[mode])
             if not options.no_peer:
                 answer = own_process(partial(peer, name, MODES[mode]), 120)
                 case |= {("mem_tracker_" + k if k in ("error", "at") else k): v for k, v in answer.items()}

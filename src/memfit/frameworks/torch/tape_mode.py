@@ -74,16 +74,17 @@ class Tape(TorchDispatchMode):
         self._recording = True
         self._generator = torch.Generator().manual_seed(0)
 
-    # --- storages ---
-
     def index_of(self, tensor: torch.Tensor) -> int | None:
         """The tape's number of a tensor's storage, if it is alive on the tape."""
         if tensor.layout is not torch.strided:
             return None
         return self._alive.get(tensor.untyped_storage()._cdata)
 
-    def enter(self, tensor: torch.Tensor, *, known: bool) -> None:
-        """Record the birth of a tensor's storage now, unless it is on the tape already."""
+    def enter(self, tensor: torch.Tensor, *, known: bool, found: bool = False) -> None:
+        """Record the birth of a tensor's storage now, unless it is on the tape already.
+
+        One that is only ``found`` as an op's argument counts for nothing where its memory is another's (NumPy's).
+        """
         if tensor.layout is not torch.strided:
             for part in _parts(tensor):
                 self.enter(part, known=known)
@@ -95,7 +96,7 @@ class Tape(TorchDispatchMode):
         if key in self._alive or not self._recording:
             return
         index = len(self.born)
-        nbytes = storage.nbytes()
+        nbytes = 0 if found and not storage.resizable() else storage.nbytes()
         self._alive[key] = index
         if known:
             self._known.add(key)
@@ -122,8 +123,6 @@ class Tape(TorchDispatchMode):
         module, line = self.location.where()
         self.ops.append((name, self.location.step, self.location.phase, module, line))
 
-    # --- ops ---
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer one op; see the module text."""
         if func is _ADD:
@@ -146,7 +145,7 @@ class Tape(TorchDispatchMode):
                 return self._run(func, args, kwargs, facts)
             key = tensor.untyped_storage()._cdata
             if key not in alive:
-                self.enter(tensor, known=True)
+                self.enter(tensor, known=True, found=True)
             elif key not in known:
                 all_known = False
         if facts.view:
