@@ -106,7 +106,7 @@ def predict_resident(trace: Trace, *, base: int | None = None) -> tuple[int, int
     peaks = heap_peaks(trace) if live else [0]
     if peaks is None:
         return base + live, outside + int(1.15 * live), outside + int(1.5 * live)
-    expected = peaks[3 * (len(peaks) - 1) // 4]
-    low = base + max(live, peaks[0] * 97 // 100)
+    expected = peaks[5 * (len(peaks) - 1) // 8]
+    low = base + (live + max(live, peaks[0])) // 2
     spread = max(peaks[-1] - peaks[0], expected // 8) + outside_bytes(trace)
     return low, outside + expected, outside + peaks[-1] + spread // 2
