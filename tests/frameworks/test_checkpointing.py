@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -288,3 +289,15 @@ def test_saved_bytes_are_freed_and_nothing_leaks() -> None:
         assert tensors() <= start
     finally:
         gc.enable()
+
+
+def test_a_key_value_cache_is_not_kept() -> None:
+    step = build("gpt2")
+    with recomputing(step.model, [f"transformer.h.{i}" for i in range(3)]):
+        output = call_model(step.model, step.inputs)
+        held = [weakref.ref(output.past_key_values), weakref.ref(output.past_key_values.layers[1].keys)]
+        loss = output.loss
+        del output
+        gc.collect()
+        assert [reference() for reference in held] == [None, None]
+        loss.backward()

@@ -2,8 +2,8 @@
 
 The budget limits all tensors of the compiled region: parameters and inputs, what forward keeps, what backward makes,
 gradients included. Let the region compute the loss as well; the optimizer and its state are outside of it and of the
-budget. AOTAutograd gives the joint graph; it is planned as ``fit`` plans a step and cut in two (``two_halves``). Without
-a budget the ops run in the program's order and everything is kept.
+budget. AOTAutograd gives the joint graph; it is planned as ``fit`` plans a step and cut in two (``two_halves``).
+Without a budget the ops run in the program's order and everything is kept.
 
 One plan per set of input shapes. Under a graph break there is no joint graph and no promise: the first call raises
 ``CaptureError`` with the line. Errors are raised by that first call, as they are, not wrapped by the compiler.
@@ -11,6 +11,7 @@ One plan per set of input shapes. Under a graph break there is no joint graph an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from memfit.errors import CaptureError, MemfitError
+from memfit.errors import BudgetError, CaptureError, MemfitError
 from memfit.frameworks.torch.measure import CostTable, measured
 from memfit.frameworks.torch.program import Program, is_random, program_of
 from memfit.frameworks.torch.two_halves import STATE_BYTES, halves_of, with_boundary
@@ -175,9 +176,23 @@ def _planned(joint: fx.GraphModule, outputs: int, budget: int | None) -> tuple[f
     if budget is not None:
         with _disable_current_modes():  # AOTAutograd calls from inside its fake tensor mode; costs are of real runs
             program = measured(_with_graph(program, graph), CostTable())
-        random_bytes = STATE_BYTES * sum(node is not None and is_random(node) for node in program.nodes)
-        schedule = rematerialize(program.graph, budget - random_bytes).schedule
+        schedule = _schedule(program, budget)
     return halves_of(program, schedule, outputs, primals, tangents)
+
+
+def _schedule(program: Program, budget: int) -> Sequence[int]:
+    """A schedule within the budget, the generator states of the random ops that it runs again included."""
+    room = budget
+    while True:
+        try:
+            plan = rematerialize(program.graph, room)
+        except BudgetError as error:
+            raise BudgetError(error.needed + budget - room, budget, error.where, error.hint) from None
+        repeated = {index for index, runs in Counter(plan.schedule).items() if runs > 1}
+        states = STATE_BYTES * sum(is_random(node) for i in repeated if (node := program.nodes[i]) is not None)
+        if plan.peak + states <= budget:
+            return plan.schedule
+        room = min(room - 1, budget - states)
 
 
 def _with_graph(program: Program, graph: Any) -> Program:
