@@ -51,7 +51,10 @@ def own_process(work: Callable[[], dict[str, Any]], seconds: int) -> dict[str, A
                 result = work()
             except BaseException as error:
                 last = traceback.extract_tb(error.__traceback__)[-1]
-                result = {"error": f"{type(error).__name__}: {error}"[:300], "at": f"{Path(last.filename).name}:{last.lineno}"}
+                result = {
+                    "error": f"{type(error).__name__}: {error}"[:300],
+                    "at": f"{Path(last.filename).name}:{last.lineno}",
+                }
             Path(file.name).write_text(json.dumps(result))
             os._exit(0)
         deadline = time.monotonic() + seconds
