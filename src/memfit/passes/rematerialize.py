@@ -13,9 +13,9 @@ The plans of one Graph object are remembered: a plan found for a smaller budget 
 seconds never rise with the budget in ``curve``, nor over calls that go from small budgets to large ones; a call for a
 smaller budget after a larger one may find a cheaper plan than the larger one got, which asking again then returns too.
 
-The same seed gives the same plan: effort is counted in simulated runs, not in time, unless ``seconds_limit`` cuts it short. Not optimal in general; the distance to the exact
-optimum on small graphs is in ``benchmarks/results/planner.json``. Cost: O(effort), about 50 million simulated runs per
-second of one core.
+The same seed gives the same plan: effort is counted in simulated runs, not in time, unless ``seconds_limit`` cuts it
+short. Not optimal in general; ``benchmarks/planner.py`` measures the distance to the exact optimum on small graphs.
+Cost: O(effort), about 50 million simulated runs per second of one core.
 """
 
 from __future__ import annotations
