@@ -31,7 +31,11 @@ from memfit.frameworks.torch.fitted import FittedStep
 from memfit.frameworks.torch.steps import run_step
 
 MODELS: dict[str, tuple[Callable[[], Step], tuple[float, ...], dict[float, float]]] = {
-    "g": (lambda: zoo.g(optimizer="none", dropout=0.0), (0.46, 0.37, 0.32, 0.27), {0.46: 6, 0.37: 11, 0.32: 14, 0.27: 18}),
+    "g": (
+        lambda: zoo.g(optimizer="none", dropout=0.0),
+        (0.46, 0.37, 0.32, 0.27),
+        {0.46: 6, 0.37: 11, 0.32: 14, 0.27: 18},
+    ),
     "r": (lambda: zoo.r(optimizer="none"), (0.52, 0.45), {0.52: 8, 0.45: 12}),
     "g-adamw": (lambda: zoo.g(optimizer="adamw", dropout=0.0), (0.20,), {0.20: 20}),
     "resnet50": (lambda: zoo.resnet50(optimizer="none", batch=32, size=128), (1 / 3,), {1 / 3: 12}),
@@ -75,7 +79,9 @@ def compare(eager: Callable[[], Any], other: Callable[[], Any], rounds: int) -> 
 
 def checkpointed(step: Step, every: int) -> Callable[[], Any] | None:
     """Block checkpointing as users write it: segments of ``every`` blocks, each run again in backward."""
-    lists = (m for m in step.model.modules() if isinstance(m, (torch.nn.ModuleList, torch.nn.Sequential)) and len(m) >= 6)
+    lists = (
+        m for m in step.model.modules() if isinstance(m, (torch.nn.ModuleList, torch.nn.Sequential)) and len(m) >= 6
+    )
     blocks = next(lists, None)
     if blocks is None:
         return None
@@ -147,8 +153,13 @@ def measure(name: str, rounds: int, peers: bool) -> dict[str, Any]:
             try:
                 fitted = FittedStep(step, budget)
             except BudgetError as error:
-                rows.append({"method": f"memfit {fraction:.2f}", "infeasible": error.needed - base, "budget": budget - base})
-                print(f"  memfit {fraction:.2f}: infeasible, smallest {(error.needed - base) / eager_peak:.3f}", flush=True)
+                rows.append(
+                    {"method": f"memfit {fraction:.2f}", "infeasible": error.needed - base, "budget": budget - base}
+                )
+                print(
+                    f"  memfit {fraction:.2f}: infeasible, smallest {(error.needed - base) / eager_peak:.3f}",
+                    flush=True,
+                )
                 continue
             plan = fitted.first.plan
             add(
@@ -170,7 +181,12 @@ def measure(name: str, rounds: int, peers: bool) -> dict[str, Any]:
                     try:
                         add(f"torch budget {value} {solver}", compiled(step, value, solver))
                     except Exception as error:
-                        rows.append({"method": f"torch budget {value} {solver}", "failed": f"{type(error).__name__}: {error}"[:200]})
+                        rows.append(
+                            {
+                                "method": f"torch budget {value} {solver}",
+                                "failed": f"{type(error).__name__}: {error}"[:200],
+                            }
+                        )
                         print(f"  torch budget {value} {solver}: {type(error).__name__}", flush=True)
     return {"model": name, "eager_peak": eager_peak, "held": base, "rows": rows}
 
@@ -183,7 +199,11 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     for name in options.models or list(MODELS):
-        table = measure(name, options.rounds if name != "resnet50" else min(3, options.rounds), not options.no_peers and name != "resnet50")
+        table = measure(
+            name,
+            options.rounds if name != "resnet50" else min(3, options.rounds),
+            not options.no_peers and name != "resnet50",
+        )
         print("wrote", record.write(f"fit-{name}", {"threads": torch.get_num_threads(), **table}))
 
 

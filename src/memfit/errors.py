@@ -48,7 +48,10 @@ class CaptureError(MemfitError):
 
     def __init__(self, why: str, where: str = "", hint: str = "") -> None:
         super().__init__(
-            "cannot capture the step as one graph: " + why + (f", at {where}" if where else "") + (f"; {hint}" if hint else "")
+            "cannot capture the step as one graph: "
+            + why
+            + (f", at {where}" if where else "")
+            + (f"; {hint}" if hint else "")
         )
         self.why, self.where, self.hint = why, where, hint
 

@@ -54,12 +54,11 @@ def format_bytes(nbytes: float) -> str:
     """
     sign = "-" if nbytes < 0 else ""
     value = abs(float(nbytes))
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
-    else:
-        unit = "TiB"
+        units.pop(0)
+    unit = units[0]
     if unit == "B":
         return f"{sign}{int(value)} B"
     digits = 2 if value < 10 else 1 if value < 100 else 0

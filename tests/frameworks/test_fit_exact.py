@@ -19,7 +19,6 @@ from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
 from memfit.passes.rematerialize import smallest_peak
 
-
 MODELS = ("gpt2", "bert", "vit", "t5", "llama", "mixtral", "whisper", "resnet", "swin", "mamba")
 
 
@@ -79,7 +78,9 @@ def test_gradients_without_an_optimizer(name: str) -> None:
     assert_same_run(eager, FittedStep(other, budget_between(other, 0.1)), other)
 
 
-@pytest.mark.parametrize("options", [{"offload": 1.0}, {"optimizer_state": "file"}, {"offload": 0.5, "optimizer_state": "file"}])
+@pytest.mark.parametrize(
+    "options", [{"offload": 1.0}, {"optimizer_state": "file"}, {"offload": 0.5, "optimizer_state": "file"}]
+)
 def test_levers_that_move_bytes_are_bit_identical(options: dict[str, Any]) -> None:
     def build() -> Step:
         layers = [torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.Dropout(0.1), torch.nn.Linear(256, 64)]
@@ -106,14 +107,18 @@ OPTIMIZERS = {
     "adamax": lambda p: torch.optim.Adamax(p),
     "asgd": lambda p: torch.optim.ASGD(p),
     "rprop": lambda p: torch.optim.Rprop(p),
-    "groups": lambda p: torch.optim.AdamW([{"params": [q]} | ({"lr": 0.1} if i % 2 else {}) for i, q in enumerate(p)], lr=1e-3),
+    "groups": lambda p: torch.optim.AdamW(
+        [{"params": [q]} | ({"lr": 0.1} if i % 2 else {}) for i, q in enumerate(p)], lr=1e-3
+    ),
 }
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_optimizers_stepped_one_parameter_at_a_time_are_bit_identical(name: str) -> None:
     def build() -> Step:
-        model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 3))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 3)
+        )
         return Step(model, torch.randn(5, 8), lambda y: y.square().mean())
 
     eager, other = twins(build, OPTIMIZERS[name])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from memfit.analyses.timeline import Timeline, timeline
@@ -118,12 +119,13 @@ def _check_device(device: str) -> None:
         raise DeviceError(
             device, "profile measures on this machine: cpu, or cuda where there is one; predict tells for others"
         )
-    import torch
+    from memfit.frameworks.torch.devices_here import cuda_devices
 
-    if not torch.cuda.is_available():
+    count = cuda_devices()
+    if not count:
         raise DeviceError(device, "there is no CUDA device here; predict tells for a GPU that is not here")
-    if number and int(number) >= torch.cuda.device_count():
-        raise DeviceError(device, f"there are {torch.cuda.device_count()} CUDA devices here")
+    if number and int(number) >= count:
+        raise DeviceError(device, f"there are {count} CUDA devices here")
 
 
 def _run(record: Callable[[], RecordedRun], name: str) -> tuple[RecordedRun, bool]:
@@ -153,9 +155,7 @@ def _words(run: RecordedRun) -> Words:
 
 
 def _meta(name: str, device: str) -> dict[str, Any]:
-    import torch
-
-    return {"target": name, "device": device, "torch": torch.__version__}
+    return {"target": name, "device": device, "torch": version("torch")}
 
 
 def _report(

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from memfit.frameworks.target import parse_settings
 from memfit.files import check_writable
+from memfit.frameworks.target import parse_settings
 from memfit.units import parse_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -38,13 +38,19 @@ def levers_used(graph: Graph, plan: SchedulePlan) -> tuple[LeverUse, ...]:
     early = simulate(graph, optimizer_early(graph)).peak
     rows = [LeverUse("in-place", BIT_EXACT, plain - reused, 0.0, "results written over inputs that die there")]
     if any(op.phase == "optimizer" for op in graph.ops):
-        rows.append(LeverUse("optimizer-early", BIT_EXACT, reused - early, 0.0, "each parameter stepped when its gradient is final"))
+        rows.append(
+            LeverUse(
+                "optimizer-early", BIT_EXACT, reused - early, 0.0, "each parameter stepped when its gradient is final"
+            )
+        )
     else:
         early = reused
     firsts = tuple(dict.fromkeys(plan.schedule))
     repeats = len(plan.schedule) - len(firsts)
     if repeats:
-        count = len({op for op in plan.schedule if plan.schedule.count(op) > 1}) if len(plan.schedule) < 3000 else repeats
+        count = (
+            len({op for op in plan.schedule if plan.schedule.count(op) > 1}) if len(plan.schedule) < 3000 else repeats
+        )
         rows.append(
             LeverUse("recompute", BIT_EXACT, early - plan.peak, plan.seconds - plan.baseline_seconds,
                      f"{repeats} runs again, of {count} ops")

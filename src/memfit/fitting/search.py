@@ -14,11 +14,13 @@ from typing import Any
 from memfit.errors import BudgetError, CaptureError
 from memfit.fitting.ablation import curve, levers_used, plain_peak
 from memfit.frameworks.torch.fitted import FittedStep
-from memfit.frameworks.torch.levers import with_levers
 from memfit.frameworks.torch.modulewise import fit_modules
 from memfit.ir.lever import BIT_EXACT, LOSSY, REASSOCIATING, LeverUse
 from memfit.ir.recipe import BucketPlan
 from memfit.ir.step import Step
+
+# Micro-batches and low-bit levers rewrite the eager step: they are fitted by modules.
+MODULES: dict[str, Any] = {"by": "modules"}
 
 Progress = Callable[[str, int | None, int | None], None]
 
@@ -62,7 +64,8 @@ def search(
         best: Choice | None = None
         for options in stage:
             try:
-                found = _one(with_levers(step, options), budget, held, options, numerics, modules_only, notes, progress)
+                by_modules = modules_only or options is MODULES
+                found = _one(step, budget, held, options, numerics, by_modules, notes, progress)
             except BudgetError as error:
                 refusal = error if refusal is None or error.needed < refusal.needed else refusal
                 continue
@@ -93,8 +96,11 @@ def stages(
         second = file_state or [{}] if "optimizer-state" in named else [{}]
         yield BIT_EXACT, [{**a, **b} for a in first for b in second]
     if reassociation or inexact:
-        for parts in (2, 4, 8, 16):
-            yield REASSOCIATING, [{"micro_batches": parts}]
+        yield REASSOCIATING, [{"chunked_loss": True}]
+        yield REASSOCIATING, [{"chunked_loss": True, **a, **b} for a in file_state or [{}] for b in offloads]
+        yield REASSOCIATING, [MODULES]
+    if inexact:
+        yield LOSSY, [MODULES]
 
 
 def _one(
@@ -105,7 +111,7 @@ def _one(
         try:
             return _graph(step, budget, held, options, numerics, tuple(notes), progress)
         except CaptureError as error:
-            notes.append(f"fitted by modules, because memfit {error}".replace("memfit cannot", "memfit cannot"))
+            notes.append(f"fitted by modules, because memfit {error}")
     return _modules(step, budget, options, numerics, tuple(notes), progress)
 
 
@@ -118,7 +124,11 @@ def _graph(
     plan, graph = bucket.plan, bucket.program.graph
     rows = levers_used(graph, plan)
     bucket_plan = BucketPlan(
-        [[list(shape), dtype] for shape, dtype in bucket.shapes], bucket.fingerprint, list(plan.schedule), plan.peak, plan.seconds
+        [[list(shape), dtype] for shape, dtype in bucket.shapes],
+        bucket.fingerprint,
+        list(plan.schedule),
+        plan.peak,
+        plan.seconds,
     )
     return Choice(
         fitted, "graph", plan.peak, plan.seconds, plain_peak(graph), plan.baseline_seconds, plan.smallest_feasible,

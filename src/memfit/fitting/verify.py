@@ -65,7 +65,9 @@ def run_side(request: dict[str, Any], *, timeout: float | None = None) -> Side:
             raise VerifyError(f"the {request['mode']} process", "a result", f"exit {done.returncode}: {last}")
         result = json.loads(Path(paths[1]).read_text())
     if "error" in result:
-        raise VerifyError(f"the {request['mode']} step", "a run", f"{result['error']['kind']}: {result['error']['message']}")
+        raise VerifyError(
+            f"the {request['mode']} step", "a run", f"{result['error']['kind']}: {result['error']['message']}"
+        )
     steady = result["seconds"][1:] or result["seconds"]
     return Side(
         max(result["peaks"]), statistics.median(steady), result["seconds"], result["losses"], result["digests"],
@@ -95,15 +97,19 @@ def verify(
             return Verification(None, fitted, False, {}, float("nan"), notes)
         checks = compare(baseline, fitted)
         exact = all(check["ok"] for check in checks.values())
-        error = _largest_error(dumps) if inexact and not exact and baseline.dump else 0.0 if exact else float("nan")
-    return Verification(baseline, fitted, exact, checks, error, notes)
+        largest = _largest_error(dumps) if inexact and not exact and baseline.dump else 0.0 if exact else float("nan")
+    return Verification(baseline, fitted, exact, checks, largest, notes)
 
 
 def compare(baseline: Side, fitted: Side) -> dict[str, Any]:
     """Per kind: whether all bytes are equal, how many were compared, and the first that differs."""
     checks: dict[str, Any] = {}
     losses = [a["digest"] == b["digest"] for a, b in zip(baseline.losses, fitted.losses, strict=True)]
-    checks["loss"] = {"ok": all(losses), "compared": len(losses), "differs": "" if all(losses) else f"step {losses.index(False)}"}
+    checks["loss"] = {
+        "ok": all(losses),
+        "compared": len(losses),
+        "differs": "" if all(losses) else f"step {losses.index(False)}",
+    }
     for kind in _KINDS[1:]:
         names = [n for n in {**baseline.digests, **fitted.digests} if n.startswith(kind)]
         if names:
@@ -118,7 +124,12 @@ def _largest_error(dumps: list[str | None]) -> float:
     worst = 0.0
     with np.load(dumps[0]) as before, np.load(dumps[1]) as after:
         for name in before.files:
-            if name in after.files and before[name].dtype.kind == "f" and before[name].size and before[name].shape == after[name].shape:
+            if (
+                name in after.files
+                and before[name].dtype.kind == "f"
+                and before[name].size
+                and before[name].shape == after[name].shape
+            ):
                 scale = float(np.max(np.abs(before[name]))) or 1.0
                 worst = max(worst, float(np.max(np.abs(before[name] - after[name]))) / scale)
     return worst

@@ -80,7 +80,9 @@ def step_of(function: Callable[..., Any], target: str, settings: Mapping[str, An
     try:
         inspect.signature(function).bind(**settings)
     except TypeError as error:
-        raise TargetError(target, f"it does not take these settings: {error}", f"signature: {inspect.signature(function)}") from error
+        raise TargetError(
+            target, f"it does not take these settings: {error}", f"signature: {inspect.signature(function)}"
+        ) from error
     try:
         value = function(**settings)
     except MemfitError:
@@ -113,6 +115,10 @@ def _explained(target: str, error: Exception, what: str) -> MemfitError:
         root = error.name.partition(".")[0]
         return MissingFrameworkError(root, _EXTRAS[root])
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "memfit/frameworks" not in f.filename and not f.filename.startswith("<")] or list(frames)
+    own = [f for f in frames if "memfit/frameworks" not in f.filename and not f.filename.startswith("<")] or list(
+        frames
+    )
     line = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return TargetError(target, f"{what}: {type(error).__name__}: {error}{line}", "run the function alone to see its traceback")
+    return TargetError(
+        target, f"{what}: {type(error).__name__}: {error}{line}", "run the function alone to see its traceback"
+    )

@@ -95,7 +95,14 @@ class Graph:
     def from_json(data: dict[str, Any]) -> Graph:
         """The Graph that ``to_json`` wrote."""
         ops = tuple(
-            Op(**{**row, "reads": tuple(row["reads"]), "writes": tuple(row["writes"]), "changes": tuple(row["changes"])})
+            Op(
+                **{
+                    **row,
+                    "reads": tuple(row["reads"]),
+                    "writes": tuple(row["writes"]),
+                    "changes": tuple(row["changes"]),
+                }
+            )
             for row in data["ops"]
         )
         return Graph(

@@ -25,7 +25,6 @@ class Step:
         train: True / False, or None: train when there is a loss or an optimizer.
         autocast: dtype name (``"bfloat16"``) for autocast around forward and loss, or None.
         accumulate: how many times forward and backward run before the optimizer steps, >= 1.
-        micro_batches: equal parts that the batch is cut into along its first dimension, one after another, >= 1.
         run: a function of this Step that runs the whole step itself and returns the loss, or None.
     """
 
@@ -36,7 +35,6 @@ class Step:
     train: bool | None = None
     autocast: str | None = None
     accumulate: int = 1
-    micro_batches: int = 1
     run: Callable[[Step], Any] | None = None
 
 

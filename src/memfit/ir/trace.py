@@ -115,7 +115,7 @@ class Trace:
                 return Trace(
                     header["kind"], tuple(TraceOp(**row) for row in header["ops"]), storages,
                     archive["storage"], archive["delta"], archive["op"],
-                    archive["seconds"] if "seconds" in archive else None, header["meta"],
+                    archive.get("seconds"), header["meta"],
                 )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise TraceError(str(path), f"not a memfit trace ({error})") from error

@@ -8,8 +8,8 @@ Before and after, for a storage ``s`` that forward makes and backward reads::
 ``save`` runs once; ``load`` reads nothing and may run again, so the planner treats ``s'`` like any storage that is cheap to
 compute anew. Ops that forward runs again still read ``s``. Bit-exact: bytes go out and come back.
 
-Which storages: most bytes x idle time per second of transfer first, until ``share`` of the idle bytes is chosen. A greedy
-rule, not optimal; the planner judges what comes of it. Cost: O(ops).
+Which storages: most bytes x idle time first, until a share of the idle bytes is chosen. A greedy rule, not optimal; the
+planner judges what comes of it. Cost: O(ops).
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def offload(graph: Graph, storages: list[int], bytes_per_second: float) -> Graph
                 if storage in moved and storage not in loads:
                     loads[storage] = len(ops)
                     ops.append(_move(LOAD, graph, storage, (), (moved[storage],), op.phase, bytes_per_second))
-            op = replace(
-                op, reads=tuple(moved.get(s, s) for s in op.reads), reuse=moved.get(op.reuse, op.reuse)
-            )
+            op = replace(op, reads=tuple(moved.get(s, s) for s in op.reads), reuse=moved.get(op.reuse, op.reuse))
         place[index] = len(ops)
         ops.append(op)
         for storage in [s for s in last if last[s] == index]:
@@ -81,7 +79,8 @@ def offload(graph: Graph, storages: list[int], bytes_per_second: float) -> Graph
     order = [(place[a], place[b]) for a, b in graph.order] + [(saves[s], loads[s]) for s in storages if s in loads]
     return replace(
         graph, ops=tuple(ops), storages=(*graph.storages, *added), order=tuple(sorted(order)),
-        chain=tuple(place[index] for index in graph.chain), meta={**graph.meta, "place": [place[i] for i in range(len(graph.ops))]},
+        chain=tuple(place[index] for index in graph.chain),
+        meta={**graph.meta, "place": [place[i] for i in range(len(graph.ops))]},
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ class _Writer:
         for position, index in enumerate(self.schedule):
             if ops[index].name == LOAD:
                 ahead, left = position, ops[index].seconds
-                while ahead > 0 and left > 0 and not (ops[self.schedule[ahead - 1]].name == SAVE):
+                while ahead > 0 and left > 0 and ops[self.schedule[ahead - 1]].name != SAVE:
                     ahead -= 1
                     left -= ops[self.schedule[ahead]].seconds
                 found.setdefault(ahead, []).append(int(ops[index].label))
@@ -226,7 +226,8 @@ class _Writer:
 
     def empty(self, made: torch.Tensor) -> str:
         layout = f"{tuple(made.shape)}, {tuple(made.stride())}"
-        return f"{self.target(torch.empty_strided)}({layout}, dtype={self.constant(made.dtype)}, device={self.constant(made.device)})"
+        kind = f"dtype={self.constant(made.dtype)}, device={self.constant(made.device)}"
+        return f"{self.target(torch.empty_strided)}({layout}, {kind})"
 
     def arguments(self, node: Node, absent: tuple[int, ...] = ()) -> list[str]:
         texts = ["None" if i in absent else self.literal(value) for i, value in enumerate(node.args)]

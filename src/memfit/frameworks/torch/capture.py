@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from memfit.errors import CaptureError, MemfitError
@@ -133,7 +133,10 @@ def _capture(step: Step, compiling: bool) -> Capture:
         try:
             module = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
             module = make_fx(
-                functionalize(module, remove="mutations"), random_ops.DECOMPOSITIONS, "fake", _allow_non_fake_inputs=True
+                functionalize(module, remove="mutations"),
+                random_ops.DECOMPOSITIONS,
+                "fake",
+                _allow_non_fake_inputs=True,
             )(*values)
         except MemfitError:
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
+from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
 from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
 from memfit.frameworks.torch.program import Program, movable, offloaded, program_of
 from memfit.frameworks.torch.slow_memory import map_state, transfer_speed
@@ -61,7 +63,8 @@ class FittedStep:
         budget: bytes.
         held: bytes of tensors that the program holds beside its model, inputs and optimizer.
         options: ``offload``: share, 0 to 1, of the bytes idle between forward and backward that waits in a file;
-            ``optimizer_state``: ``"file"`` keeps it in file-mapped memory, where it does not count.
+            ``optimizer_state``: ``"file"`` keeps it in file-mapped memory, where it does not count;
+            ``chunked_loss``: true computes a language-model head and its loss chunk by chunk (other order of sums).
         schedules: fingerprint -> schedule from a recipe; such a bucket is not planned again.
 
     Raises:
@@ -78,6 +81,7 @@ class FittedStep:
         options = options or {}
         self.offload = float(options.get("offload", 0.0))
         self.state_in_file = options.get("optimizer_state") == "file"
+        self.chunked_loss = bool(options.get("chunked_loss"))
         self.schedules = schedules or {}
         self.buckets: dict[Any, Bucket] = {}
         self.first = self._bucket(step.inputs)
@@ -131,7 +135,9 @@ class FittedStep:
         step = self.step if inputs is self.step.inputs else replace(self.step, inputs=inputs)
         if self.progress is not None:
             self.progress("capturing the step", 0, 3)
-        captured, program = measured_program(step, self.progress, state_in_file=self.state_in_file)
+        heads = _heads(step) if self.chunked_loss else ()
+        with chunked_heads(step.model, heads) if heads else nullcontext():
+            captured, program = measured_program(step, self.progress, state_in_file=self.state_in_file)
         if self.offload:
             program = offloaded(program, _first_share(program, self.offload), transfer_speed())
         if self.held:
@@ -149,7 +155,6 @@ class FittedStep:
         run = runner_of(program, plan.schedule)
         return Bucket(key, captured, program, plan, run, time.perf_counter() - start, plan_seconds)
 
-
     def _planning(self, word: str, fraction: float) -> None:
         if self.progress is not None:
             self.progress(f"planning: {word}", int(100 * fraction), 100)
@@ -164,7 +169,10 @@ def measured_program(
     table = CostTable()
     with allocator_hook.installed():
         program = program_of(
-            captured.module, captured.names, optimizer=tuple(range(len(captured.trained))) if alone else (), split=table.splits
+            captured.module,
+            captured.names,
+            optimizer=tuple(range(len(captured.trained))) if alone else (),
+            split=table.splits,
         )
     parameters = dict(step.model.named_parameters())
     trained = [parameters[name] for name in captured.trained]
@@ -179,6 +187,19 @@ def fingerprint(program: Program) -> str:
     text = repr([(op.name, op.reads, op.writes, op.changes) for op in graph.ops])
     text += repr([(s.nbytes, s.output) for s in graph.storages if not s.constant])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _heads(step: Step) -> tuple[str, ...]:
+    # Finding them runs one forward: what that changes is put back.
+    random_state = torch.get_rng_state()
+    buffers = {name: buffer.clone() for name, buffer in step.model.named_buffers()}
+    try:
+        return find_heads(step)
+    finally:
+        torch.set_rng_state(random_state)
+        with torch.no_grad():
+            for name, buffer in step.model.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def _first_share(program: Program, share: float) -> list[int]:

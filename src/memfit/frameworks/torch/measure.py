@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from memfit.frameworks.torch import allocator_hook, optimizer as optimizers
+from memfit.frameworks.torch import allocator_hook
+from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.batch_norm import gives_equal_bits, normalise
 from memfit.frameworks.torch.inplace import in_place_call
 from memfit.frameworks.torch.program import METADATA_ONLY, Program
@@ -147,7 +148,10 @@ class CostTable:
 
     def _row(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if key not in self.rows:
-            self.rows[key] = measure()
+            row = measure()
+            if row.get("estimated"):
+                return row
+            self.rows[key] = row
             self.changed = True
         return self.rows[key]
 
@@ -204,8 +208,10 @@ def _measure_node(node: Node) -> dict[str, Any]:
             seconds = _least(lambda: node.target(*args, **kwargs))  # type: ignore[operator]
             return {"seconds": seconds, "workspace": max(0, peak - held), "outputs": list(fresh.values())}
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, MemoryError):
-        nbytes = sum(t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)]))
-        return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": []}
+        nbytes = sum(
+            t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)])
+        )
+        return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": [], "estimated": True}
     finally:
         torch.set_rng_state(random_state)
 
@@ -218,10 +224,11 @@ def _measure_halves(node: Node) -> dict[str, Any]:
         small = torch.full_like(args[1], 0.5)
         before = allocator_hook.live_bytes()
         allocator_hook.reset_peak()
-        out = normalise(*args[:3], small, small)
+        x, weight, bias = args[:3]
+        out = normalise(x, weight, bias, small, small)
         workspace = allocator_hook.peak_bytes() - before - out.untyped_storage().nbytes()
         del out
-        seconds = _least(lambda: normalise(*args[:3], small, small))
+        seconds = _least(lambda: normalise(x, weight, bias, small, small))
     return {"same": True, "seconds": seconds, "workspace": max(0, workspace)}
 
 
@@ -284,4 +291,3 @@ def _least(run: Callable[[], Any]) -> float:
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-

@@ -40,7 +40,9 @@ def group_of(optimizer: Any) -> dict[int, dict[str, Any]]:
     return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
 
 
-def step_alone(optimizer: Any, groups: dict[int, dict[str, Any]], parameter: torch.Tensor, gradient: torch.Tensor) -> None:
+def step_alone(
+    optimizer: Any, groups: dict[int, dict[str, Any]], parameter: torch.Tensor, gradient: torch.Tensor
+) -> None:
     """Step ``parameter`` alone with ``gradient``; a parameter that the optimizer does not hold keeps its gradient."""
     group = groups.get(id(parameter))
     if group is None:
@@ -59,5 +61,7 @@ def step_alone(optimizer: Any, groups: dict[int, dict[str, Any]], parameter: tor
 def state_bytes(optimizer: Any, parameter: torch.Tensor) -> int:
     """Bytes of ``parameter``'s optimizer state as it stands."""
     return sum(
-        value.untyped_storage().nbytes() for value in optimizer.state.get(parameter, {}).values() if isinstance(value, torch.Tensor)
+        value.untyped_storage().nbytes()
+        for value in optimizer.state.get(parameter, {}).values()
+        if isinstance(value, torch.Tensor)
     )

@@ -123,7 +123,9 @@ class _Builder:
             self._constant(node, node.meta.get("val"), label)
         elif node.op == "get_attr":
             value = node.meta.get("val")
-            self._constant(node, value if value is not None else _attribute(self.module, str(node.target)), str(node.target))
+            self._constant(
+                node, value if value is not None else _attribute(self.module, str(node.target)), str(node.target)
+            )
         elif node.op == "output":
             self.outputs = list(_flat_outputs(node))
         elif node in self.live:
@@ -157,7 +159,9 @@ class _Builder:
         reads = _unique(self.storage_of[n] for n in node.all_input_nodes if n in self.storage_of)
         if reads_only_shape(node):
             first = self.storage_of.get(node.args[0], -1)
-            others = {self.storage_of[n] for n in node.all_input_nodes if n is not node.args[0] and n in self.storage_of}
+            others = {
+                self.storage_of[n] for n in node.all_input_nodes if n is not node.args[0] and n in self.storage_of
+            }
             reads = tuple(s for s in reads if s != first or s in others)
         multiple = [n for n in node.all_input_nodes if n not in self.storage_of and n in self.views]
         if multiple:
@@ -265,7 +269,15 @@ class _Builder:
         order |= {(a, b) for a, s in self.changers for b, t in self.changers if s == t and a < b}
         graph = Graph(tuple(self.ops), tuple(storages), tuple(sorted(order)), tuple(self.chain))
         return Program(
-            self.module, graph, self.nodes, parameter, self.storage_of, self.views, self.outputs, gradient_nodes, self.halves
+            self.module,
+            graph,
+            self.nodes,
+            parameter,
+            self.storage_of,
+            self.views,
+            self.outputs,
+            gradient_nodes,
+            self.halves,
         )
 
     def _phases(self, loss: Node | None, training: bool) -> None:
@@ -292,7 +304,9 @@ def _needed(graph: torch.fx.Graph) -> set[Node]:
         if node not in needed:
             needed.add(node)
             stack.extend(n for n in node.all_input_nodes if n is not node.args[0] or not reads_only_shape(node))
-    return needed | {n for n in graph.nodes if n.target is operator.getitem and n.args[0] in needed and n.users and n in needed}
+    return needed | {
+        n for n in graph.nodes if n.target is operator.getitem and n.args[0] in needed and n.users and n in needed
+    }
 
 
 def _writes(node: Node) -> bool:
@@ -321,8 +335,6 @@ def _flat_outputs(node: Node) -> list[Any]:
 
 def _unique(items: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(items))
-
-
 
 
 def offloaded(program: Program, storages: list[int], bytes_per_second: float) -> Program:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from memfit.frameworks.torch.fitted import FittedStep
-from memfit.frameworks.torch.levers import with_levers
 from memfit.ir.recipe import Recipe
 from memfit.ir.step import Step
 
@@ -19,7 +18,6 @@ def step_from_recipe(step: Step, path: str) -> Callable[[], Any]:
         BudgetError: the program changed and the budget can no longer be kept.
     """
     recipe = Recipe.load(path)
-    step = with_levers(step, recipe.options)
     if recipe.mode == "modules":
         from memfit.frameworks.torch.modulewise import ModulePlan
 

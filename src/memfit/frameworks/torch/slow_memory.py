@@ -19,7 +19,7 @@ class SlowMemory:
     """A file of slots. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile(prefix="memfit-offload-", dir=os.environ.get("MEMFIT_OFFLOAD"))
+        self.file = tempfile.TemporaryFile(prefix="memfit-offload-", dir=os.environ.get("MEMFIT_OFFLOAD"))  # noqa: SIM115
         self.slots: dict[int, tuple[int, int]] = {}
         self.end = 0
 

@@ -61,7 +61,9 @@ def autocast_of(step: Step) -> contextlib.AbstractContextManager[Any]:
     """The autocast context of a step (nothing where it has none)."""
     if step.autocast is None:
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, step.autocast))
+    parameter = next(step.model.parameters(), None) if isinstance(step.model, torch.nn.Module) else None
+    kind = parameter.device.type if parameter is not None and parameter.device.type != "meta" else "cpu"
+    return torch.autocast(kind, dtype=getattr(torch, step.autocast))
 
 
 def run_step(step: Step, mark: Callable[[str], None] = lambda phase: None) -> Any:

@@ -42,9 +42,6 @@ def main(request_path: str, result_path: str) -> int:
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Losses, seconds and peaks per step, and digests of the state after the last one."""
-    if request.get("memory_limit"):
-        limit = int(request["memory_limit"])
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if request.get("threads"):
         torch.set_num_threads(int(request["threads"]))
     allocator_hook.install()
@@ -54,6 +51,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     step_function = _step_function(step, request)
     torch.manual_seed(request["seed"] + 1)
     np.random.seed(request["seed"] + 1)
+    if request.get("memory_limit_above"):
+        _limit_memory(int(request["memory_limit_above"]))
     losses, seconds, peaks = [], [], []
     for _ in range(request["steps"]):
         allocator_hook.reset_peak()
@@ -61,9 +60,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         outcome = step_function()
         seconds.append(time.process_time() - start)
         peaks.append(allocator_hook.peak_bytes())
-        losses.append(_digest_of(outcome))
         value = float(outcome) if isinstance(outcome, torch.Tensor) and outcome.numel() == 1 else None
-        losses[-1] = {"digest": losses[-1], "value": value}
+        losses.append({"digest": _digest_of(outcome), "value": value})
         del outcome
     state = dict(_state(step))
     if request.get("dump"):
@@ -81,6 +79,13 @@ def _step_function(step: Step, request: dict[str, Any]) -> Any:
     from memfit.frameworks.torch.refit import step_from_recipe
 
     return step_from_recipe(step, request["recipe"])
+
+
+def _limit_memory(above: int) -> None:
+    """A hard limit of the system: ``above`` more bytes of private memory than this process has now."""
+    with open("/proc/self/status") as file:
+        now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (now + above, now + above))
 
 
 def _state(step: Step) -> Any:
@@ -108,7 +113,7 @@ def _digest_of(outcome: Any) -> str:
 
 def _digest(tensor: torch.Tensor) -> str:
     plain = tensor.detach().contiguous()
-    raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.zeros(0, dtype=np.uint8)
+    raw: Any = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
     return hashlib.blake2b(raw, digest_size=12).hexdigest()
 
 
