@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py [--only gpt2,r] [--modes adamw,inference] [--output benchmarks/results/accuracy.json]
 
 Each figure comes from a process of its own, forked from one that has imported the libraries and nothing else. Measured:
-peak bytes that live in torch's CPU allocator over construction and two steps; with ``--resident`` also the peak of a
-whole new process (VmHWM).
+peak bytes that live in torch's CPU allocator over construction and two steps; the peak of the whole
+process is ``resident.py``.
 Projected: ``memfit.predict``. Peer: torch's ``MemTracker`` under ``FakeTensorMode``, same program, same steps. Results
 are written after each case; a run that stopped goes on where it was (``--fresh`` starts over).
 """
@@ -99,20 +99,6 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"measured": peak, "by": by}
 
 
-def measure_resident(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """VmHWM of a new interpreter that imports, builds and runs the program and nothing else."""
-    program = (
-        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, sys.argv[1]); import json, zoo\n"
-        "from memfit.frameworks.torch.steps import run_step\n"
-        "step = getattr(zoo, sys.argv[2])(**json.loads(sys.argv[3]))\n"
-        "for _ in range(int(sys.argv[4])): run_step(step)\n"
-        "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM:')))\n"
-    )
-    command = [sys.executable, "-c", program, str(HERE.parent / "examples"), name, json.dumps(settings), str(STEPS)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return {"resident": int(run.stdout.split()[-1]) * 1024} if run.returncode == 0 else {}
-
-
 def project(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Ask memfit."""
     import torch
@@ -127,8 +113,6 @@ def project(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "projected": peak["allocated"],
         "projected_live": peak["live"],
-        "projected_resident": peak["resident"],
-        "projected_resident_interval": peak["intervals"].get("resident"),
         "notes": list(report.notes),
         "cpu_seconds": time.process_time() - begun,
         "operation": report.at.op,
@@ -167,7 +151,6 @@ def summary(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
     columns = {
         "memfit": ("projected", "measured"),
         "mem_tracker": ("mem_tracker", "measured"),
-        "resident": ("projected_resident", "resident"),
     }
     for who, (projected, measured) in columns.items():
         errors = {
@@ -199,7 +182,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "accuracy.json")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--no-peer", action="store_true", help="leave MemTracker out")
-    parser.add_argument("--resident", action="store_true", help="also VmHWM, each of a new interpreter (5 s a case)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -240,8 +222,6 @@ def main() -> None:
             case = own_process(partial(measure, name, MODES[mode]), 120)
             answer = own_process(partial(project, name, MODES[mode]), 120)
             case |= {("projection_" + k if k in ("error", "at") else k): v for k, v in answer.items()}
-            if options.resident:
-                case |= measure_resident(name, MODES[mode])
             if not options.no_peer:
                 answer = own_process(partial(peer, name, MODES[mode]), 120)
                 case |= {("mem_tracker_" + k if k in ("error", "at") else k): v for k, v in answer.items()}

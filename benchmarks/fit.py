@@ -27,7 +27,7 @@ import zoo
 
 from memfit import BudgetError, Step
 from memfit.frameworks.torch import allocator_hook
-from memfit.frameworks.torch.fitted import FittedStep
+from memfit.fitting.search import search
 from memfit.frameworks.torch.steps import run_step
 
 MODELS: dict[str, tuple[Callable[[], Step], tuple[float, ...], dict[float, float]]] = {
@@ -40,6 +40,9 @@ MODELS: dict[str, tuple[Callable[[], Step], tuple[float, ...], dict[float, float
     "g-adamw": (lambda: zoo.g(optimizer="adamw", dropout=0.0), (0.20,), {0.20: 20}),
     "resnet50": (lambda: zoo.resnet50(optimizer="none", batch=32, size=128), (1 / 3,), {1 / 3: 12}),
 }
+
+
+OTHER_LEVERS: dict[str, tuple[tuple[str, ...], ...]] = {"resnet50": (("offload",),)}
 
 
 def held(step: Step) -> int:
@@ -147,28 +150,23 @@ def measure(name: str, rounds: int, peers: bool) -> dict[str, Any]:
                 f"{100 * row['overhead_median']:+6.1f} % median", flush=True,
             )  # fmt: skip
 
-        for fraction in fractions:
+        for fraction, levers in [(f, levers) for f in fractions for levers in (None, *OTHER_LEVERS.get(name, ()))]:
             budget = int(base + fraction * eager_peak)
             start = time.process_time()
+            label = f"memfit {fraction:.2f}" + (f" with {' '.join(levers)}" if levers else "")
             try:
-                fitted = FittedStep(step, budget)
+                choice = search(step, budget, levers=levers or ())
             except BudgetError as error:
-                rows.append(
-                    {"method": f"memfit {fraction:.2f}", "infeasible": error.needed - base, "budget": budget - base}
-                )
-                print(
-                    f"  memfit {fraction:.2f}: infeasible, smallest {(error.needed - base) / eager_peak:.3f}",
-                    flush=True,
-                )
+                rows.append({"method": label, "infeasible": error.needed - base, "budget": budget - base})
+                print(f"  {label}: infeasible, smallest {(error.needed - base) / eager_peak:.3f}", flush=True)
                 continue
-            plan = fitted.first.plan
             add(
-                f"memfit {fraction:.2f}", fitted, budget=budget - base, wanted_overhead=wanted[fraction] / 100,
-                projected_overhead=plan.seconds / plan.baseline_seconds - 1, projected_peak=plan.peak - base,
-                plan_and_capture_cpu_seconds=time.process_time() - start, ops=len(fitted.first.program.graph.ops),
-                plan_cpu_seconds=fitted.first.plan_seconds,
+                label, choice.run, budget=budget - base, wanted_overhead=wanted[fraction] / 100,
+                projected_overhead=choice.seconds / choice.baseline_seconds - 1, projected_peak=choice.peak - base,
+                plan_and_capture_cpu_seconds=time.process_time() - start, plan_cpu_seconds=choice.plan_seconds,
+                options=choice.options,
             )  # fmt: skip
-            del fitted
+            del choice
             if not rows[-1]["peak"] <= budget - base:
                 rows[-1]["over_budget"] = True
         if peers:

@@ -8,6 +8,7 @@
     |- DeviceError              unknown device, model on the wrong device
     |- TraceError               a trace, recipe or table file that is not one
     |- OutputError              a file that cannot be written
+    |- LeverError               a lever that does not exist or is not allowed
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from memfit.units import SizeError, format_bytes
 
 __all__ = [
-    "BudgetError", "CaptureError", "DeviceError", "MemfitError", "MissingFrameworkError", "OutputError", "SizeError",
+    "BudgetError", "CaptureError", "DeviceError", "LeverError", "MemfitError", "MissingFrameworkError", "OutputError", "SizeError",
     "TargetError", "TraceError", "VerifyError",
 ]  # fmt: skip
 
@@ -89,6 +90,15 @@ class OutputError(MemfitError):
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot write {path}: {why}; choose a path in a folder that exists and can be written")
         self.path, self.why = path, why
+
+
+class LeverError(MemfitError):
+    """A lever that does not exist or is not allowed. ``lever``; ``known``: the ones there are; ``numerics`` of it."""
+
+    def __init__(self, lever: str, known: tuple[str, ...], numerics: str = "") -> None:
+        why = f"it is {numerics}; allow that class first" if numerics else f"there is none of that name; known: {', '.join(known)}"
+        super().__init__(f"cannot use lever {lever!r}: {why}")
+        self.lever, self.known, self.numerics = lever, known, numerics
 
 
 class VerifyError(MemfitError):

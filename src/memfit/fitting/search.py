@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from memfit.errors import BudgetError, CaptureError
+from memfit.errors import BudgetError, CaptureError, LeverError
 from memfit.fitting.ablation import curve, levers_used, plain_peak
 from memfit.frameworks.torch.fitted import FittedStep
 from memfit.frameworks.torch.modulewise import fit_modules
 from memfit.ir.lever import BIT_EXACT, LOSSY, REASSOCIATING, LeverUse
 from memfit.ir.recipe import BucketPlan
 from memfit.ir.step import Step
+
+BASIC = ("recompute", "reorder", "in-place", "optimizer-early")
+FURTHER = {"offload": BIT_EXACT, "optimizer-state": BIT_EXACT, "chunked-loss": REASSOCIATING, "modules": REASSOCIATING}
 
 # Micro-batches and low-bit levers rewrite the eager step: they are fitted by modules.
 MODULES: dict[str, Any] = {"by": "modules"}
@@ -82,25 +85,35 @@ def stages(
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Lever options in the order in which they are tried; the cheapest of the first feasible stage wins.
 
-    ``levers`` names the ones to use from the start, beside recomputation, reordering and in-place results.
+    ``levers`` names the only ones to use, from the start; those of the schedule itself (``BASIC``) always take part.
+
+    Raises:
+        LeverError: a name that is no lever, or one whose class is not allowed.
     """
-    named = levers or ()
-    offloads: list[dict[str, Any]] = [{"offload": share} for share in (0.25, 0.5, 1.0)]
-    file_state: list[dict[str, Any]] = [{"optimizer_state": "file"}] if step.optimizer is not None else []
-    if not named:
+    allowed = {BIT_EXACT: True, REASSOCIATING: reassociation or inexact, LOSSY: inexact}
+    for name in levers or ():
+        if name not in BASIC and not allowed.get(FURTHER.get(name, ""), False):
+            raise LeverError(name, (*BASIC, *FURTHER), FURTHER.get(name, ""))
+
+    def on(name: str) -> bool:
+        return levers is None or name in levers
+
+    offloads: list[dict[str, Any]] = [{"offload": share} for share in (0.25, 0.5, 1.0)] if on("offload") else []
+    file_state: list[dict[str, Any]] = [{"optimizer_state": "file"}] if step.optimizer and on("optimizer-state") else []
+    moved = [*offloads, *({**a, **b} for a in file_state for b in ({}, *offloads))]
+    if levers is None:
         yield BIT_EXACT, [{}]
         yield BIT_EXACT, offloads
-        yield BIT_EXACT, [{**a, **b} for a in file_state for b in ({}, *offloads)]
-    elif set(named) <= {"offload", "optimizer-state"}:
-        first = offloads if "offload" in named else [{}]
-        second = file_state or [{}] if "optimizer-state" in named else [{}]
-        yield BIT_EXACT, [{**a, **b} for a in first for b in second]
-    if reassociation or inexact:
+        yield BIT_EXACT, moved[len(offloads) :]
+    elif not {"chunked-loss", "modules"} & set(levers):
+        yield BIT_EXACT, moved or [{}]
+    if allowed[REASSOCIATING] and on("chunked-loss"):
         yield REASSOCIATING, [{"chunked_loss": True}]
-        yield REASSOCIATING, [{"chunked_loss": True, **a, **b} for a in file_state or [{}] for b in offloads]
-        yield REASSOCIATING, [MODULES]
-    if inexact:
-        yield LOSSY, [MODULES]
+        yield REASSOCIATING, [{"chunked_loss": True, **options} for options in moved]
+    if on("modules"):
+        for numerics in (REASSOCIATING, LOSSY):
+            if allowed[numerics]:
+                yield numerics, [MODULES]
 
 
 def _one(
