@@ -22,6 +22,7 @@ from pathlib import Path
 from memfit.analyses.liveness import simulate
 from memfit.errors import BudgetError
 from memfit.ir.graph import Graph, why_invalid
+from memfit.passes.checkpointing import segments
 from memfit.passes.rematerialize import SchedulePlan, rematerialize, smallest_peak
 from memfit.testing.exact_schedule import exact_schedule
 from memfit.testing.strategies import chain, convolutional, mlp, random_graph, transformer
@@ -82,31 +83,13 @@ def exact_table(quick: bool) -> dict[str, object]:
             rows.append(row)
             if plan is None and program.infeasible:
                 break
-    distances = [row["distance"] for row in rows if row.get("distance") is not None]
+    distances = [d for row in rows if isinstance(d := row.get("distance"), float)]
     missed = [r for r in rows if r["plan"] is None and r["optimum_program_order"] is not None]
     return {
         "rows": rows, "cases": len(distances), "missed": len(missed),
-        "mean_distance": statistics.mean(max(0.0, float(d)) for d in distances),
-        "worst_distance": max(float(d) for d in distances),
+        "mean_distance": statistics.mean(max(0.0, d) for d in distances),
+        "worst_distance": max(distances),
     }  # fmt: skip
-
-
-def segments(graph: Graph, count: int) -> tuple[int, ...]:
-    """Chen's checkpointing: forward in ``count`` segments, each computed again whole before its backward begins."""
-    forward = [i for i, op in enumerate(graph.ops) if op.phase == "forward"]
-    rest = [i for i, op in enumerate(graph.ops) if op.phase != "forward"]
-    segment = {op: rank * count // len(forward) for rank, op in enumerate(forward)}
-    kept = {s for op in rest for s in graph.ops[op].writes}
-    schedule, redone = list(forward), set(range(count - 1, count))
-    for op in rest:
-        wanted = {
-            segment[graph.producer[s]] for s in graph.ops[op].reads if s not in kept and graph.producer[s] in segment
-        }
-        for part in sorted(wanted - redone):
-            schedule += [i for i in forward if segment[i] == part and graph.ops[i].repeatable and graph.ops[i].writes]
-            redone.add(part)
-        schedule.append(op)
-    return tuple(schedule)
 
 
 def real_table() -> list[dict[str, object]]:
@@ -156,14 +139,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="fewer graphs, shorter limits")
     quick = parser.parse_args().quick
-    result = {"seconds": seconds_table(), "real": real_table(), "exact": exact_table(quick)}
-    for row in result["seconds"]:
+    seconds, real, exact = seconds_table(), real_table(), exact_table(quick)
+    for row in [*seconds, *real]:
         print(row)
-    for row in result["real"]:
-        print(row)
-    exact = result["exact"]
     print({key: value for key, value in exact.items() if key != "rows"})
     (HERE / "results").mkdir(exist_ok=True)
+    result = {"seconds": seconds, "real": real, "exact": exact}
     (HERE / "results" / "planner.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -19,14 +19,21 @@ PROGRAM = '''
 import torch
 from torch import nn
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.drop = nn.Linear(32, 32), nn.Dropout(0.1)
+    def forward(self, x):
+        return torch.tanh(self.drop(self.layer(x)))
+
 class Net(nn.Module):
     def __init__(self, branch):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(32, 32) for _ in range(8)])
+        self.layers = nn.ModuleList([Block() for _ in range(8)])
         self.branch = branch
     def forward(self, x):
         for layer in self.layers:
-            x = torch.tanh(nn.functional.dropout(layer(x), 0.1, self.training))
+            x = layer(x)
             if self.branch and x.mean().item() > 10:
                 x = x / 2
         return x.square().mean()

@@ -10,9 +10,10 @@ from memfit.analyses.bounds import peak_lower_bound
 from memfit.analyses.liveness import arrays_of, simulate, simulate_slowly
 from memfit.errors import BudgetError
 from memfit.ir.graph import why_invalid
+from memfit.passes.checkpointing import knapsack, seeds, segments
 from memfit.passes.rematerialize import curve, rematerialize, smallest_peak
 from memfit.passes.reorder import optimizer_early
-from memfit.testing.strategies import mlp, random_graph, transformer
+from memfit.testing.strategies import chain, convolutional, mlp, random_graph, transformer
 
 
 @settings(max_examples=8, deadline=None)
@@ -49,6 +50,46 @@ def test_a_smaller_budget_is_never_cheaper(seed: int, order) -> None:  # type: i
     seconds = [plans[budget].seconds for budget in budgets]
     assert seconds == sorted(seconds, reverse=True)
     assert [plans[b].peak <= b for b in budgets] == [True] * len(budgets)
+
+
+@pytest.mark.parametrize("build", [lambda: transformer(2), lambda: mlp(6, bias=True), lambda: convolutional(3)])
+def test_the_plan_is_never_worse_than_a_known_method(build) -> None:  # type: ignore[no-untyped-def]
+    graph = build()
+    known = [simulate(graph, schedule) for _, schedule in seeds(graph, range(len(graph.ops)))]
+    assert len(known) >= 4
+    baseline = simulate(graph, range(len(graph.ops)))
+    assert min(row.peak for row in known) < baseline.peak
+    for row in (min(known, key=lambda row: row.peak), min(known, key=lambda row: row.seconds)):
+        assert rematerialize(graph, row.peak).seconds <= row.seconds
+
+
+def test_segments_and_knapsack_counted_by_hand() -> None:
+    graph = chain(4)  # f0 f1 f2 f3, then b3 .. b0
+    assert segments(graph, 2) == (0, 1, 2, 3, 4, 0, 1, 5, 6, 7)
+    assert knapsack(graph, 0.0) == tuple(range(8))
+    everything = knapsack(graph, 1.0)
+    assert why_invalid(graph, everything) == ""
+    assert sorted(everything) == sorted([*range(8), *range(4)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(4, 30), order=st.booleans())
+def test_known_methods_give_valid_schedules(seed: int, ops: int, order: bool) -> None:
+    graph = random_graph(seed, ops)
+    for name, schedule in seeds(graph, optimizer_early(graph) if order else range(len(graph.ops))):
+        assert why_invalid(graph, schedule) == "", name
+
+
+def test_what_was_asked_before_does_not_change_a_search() -> None:
+    graphs = [transformer(1, vocabulary=256) for _ in range(2)]
+    peak = simulate(graphs[0], range(len(graphs[0].ops))).peak
+    base = graphs[0].base_bytes
+    budgets = [base + int(share * (peak - base)) for share in (0.5, 0.7)]
+    down = {budget: rematerialize(graphs[0], budget) for budget in reversed(budgets)}
+    up = {budget: rematerialize(graphs[1], budget) for budget in budgets}
+    assert [up[b].seconds <= down[b].seconds for b in budgets] == [True, True]
+    again = [rematerialize(graphs[0], budget).seconds for budget in budgets]
+    assert again == [up[budget].seconds for budget in budgets]
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:

@@ -117,7 +117,7 @@ def fit_target(
         try:
             checked = verification.verify(
                 target, settings, str(Path(path).resolve()), steps=steps, inexact=choice.numerics != "bit-exact",
-                baseline=baseline,
+                baseline=baseline if choice.numerics == "bit-exact" else None,
             )  # fmt: skip
         except BaseException:
             Path(path).unlink(missing_ok=True)
