@@ -88,6 +88,22 @@ static void bind_search(nb::module_& m) {
           },
           "The cheapest plan found by annealing; an empty sequence when none kept the budget.")
       .def(
+          "lower",
+          [](Search& self, Sequence start, int64_t floor, uint64_t seed, int64_t effort) {
+            return as_tuple(self.lower(copy(start), floor, seed, effort));
+          },
+          "The plan with the smallest peak found by annealing under a falling budget.")
+      .def(
+          "beam",
+          [](Search& self, int64_t budget, double below, int32_t width) {
+            bool complete = false;
+            auto plan = self.beam(budget, below, width, complete);
+            const auto peak = plan.peak;
+            const auto seconds = plan.seconds;
+            return nb::make_tuple(own(std::move(plan.sequence)), peak, seconds, complete);
+          },
+          "The cheapest plan below a cost by beam search, and whether nothing was left out; small graphs only.")
+      .def(
           "walk_check",
           [](Search& self, Sequence start, int64_t budget, uint64_t seed, int64_t steps) {
             return self.walk_check(copy(start), budget, seed, steps);

@@ -2,8 +2,9 @@
 //
 // An edit deletes at most one run and inserts a list of runs at one place; a move is both. Only the storages that those
 // runs read or write change their lifetimes, so an edit is a few ranges of positions whose live bytes rise or fall by a
-// constant. `judge` adds those to per-block maxima and excesses, opening only blocks that stand over the budget:
-// O(touched storages x their events + length / 64) typically, against O(length x fan-in) for evaluation from scratch.
+// constant. `judge` adds those to per-block maxima and excesses, opening only blocks that stand over the budget, and
+// takes what lies before and after all ranges from sums: O(touched storages x their events + span of the ranges / 64)
+// typically, against O(length x fan-in) for evaluation from scratch.
 // `apply` makes the edit that was judged last. Figures equal Evaluation::measure; Search::walk_check compares them.
 #pragma once
 #include <cstdint>
@@ -61,8 +62,9 @@ class LiveSequence {
   int64_t work = 0;
 
  private:
+  static constexpr int32_t kBlock = 64;  // positions whose peak and excess are summed up together
   struct Instance {
-    int64_t from, to;  // stretched coordinates, see live_sequence.cc
+    int64_t from, to;  // stretched coordinates, see live_sequence_edit.cc
     int32_t taker;     // op that takes the bytes over at `to`, or -1
   };
   int32_t index_at_or_after(int32_t s, int32_t q) const;
@@ -71,7 +73,7 @@ class LiveSequence {
   void touch(int32_t op, int32_t rank);
   void instances(int32_t s, const Edit* edit, std::vector<Instance>& out) const;
   void add_again(int32_t v, int32_t q, double again, Random& random, int32_t most, std::vector<int32_t>& list);
-  void rebuild_blocks(int32_t from);
+  void rebuild_blocks(int32_t from, int32_t to);
   void sum_blocks();
 
   const Problem& problem_;
@@ -86,6 +88,7 @@ class LiveSequence {
   std::vector<std::vector<int32_t>> events_;  // storage -> nodes that create or read it, by position
   std::vector<Bytes> during_;
   std::vector<Bytes> block_peak_, block_excess_;
+  std::vector<Bytes> peak_before_, excess_before_, peak_from_;  // over all blocks before, before, from a block on
   Figures figures_;
   // The judged edit.
   std::vector<std::pair<int32_t, Bytes>> steps_;

@@ -31,6 +31,11 @@ class Search {
   // The cheapest sequence found by annealing, from any valid one; empty when none kept the budget. `heat`: the first
   // temperature in seconds of an average op.
   Plan anneal(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort, double heat);
+  // The plan with the smallest peak found from `start`, never above it; `floor`: bytes that no plan goes below.
+  Plan lower(const Sequence& start, Bytes floor, uint64_t seed, int64_t effort);
+  // The cheapest sequence below `below` seconds by beam search over sets of live storages (beam.cc), at most 64 ops and
+  // 128 storages; empty when none was found, and then `complete` says whether there is none.
+  Plan beam(Bytes budget, double below, int32_t width, bool& complete);
   // Moves first runs inside their windows while that lowers the excess over `budget`, at no cost in seconds.
   Plan reorder(const Sequence& start, Bytes budget, uint64_t seed, int64_t effort);
 

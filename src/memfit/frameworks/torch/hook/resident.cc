@@ -2,7 +2,7 @@
 //
 // When the live bytes have grown by 2 % over the last sample, the next event (by then the new block has been written)
 // reads the resident size and malloc's own account. Between events, inside a long kernel, a thread looks: every
-// millisecond while operations are watched, every 25 ms in the steady state after that. The fullest sample is kept.
+// 5 ms while operations are watched, every 25 ms in the steady state after that. The fullest sample is kept.
 #include <fcntl.h>
 #if __has_include(<malloc.h>)
 #include <malloc.h>
@@ -61,7 +61,7 @@ void keep_if_fullest(int64_t live) {
 void sample_until_stopped() {
   std::unique_lock<std::mutex> guard(thread_lock);
   while (sampling) {
-    wake.wait_for(guard, std::chrono::milliseconds(watching.load(std::memory_order_relaxed) ? 1 : 25));
+    wake.wait_for(guard, std::chrono::milliseconds(watching.load(std::memory_order_relaxed) ? 5 : 25));
     if (sampling) keep_if_fullest(memfit_live());
   }
 }
