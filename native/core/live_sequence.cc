@@ -40,7 +40,7 @@ void LiveSequence::load(const Sequence& sequence) {
   figures_ = evaluation.measure(sequence, budget_);
   during_ = evaluation.during;
   work += length;
-  rebuild_blocks(0, length());
+  rebuild_blocks(0, length);
   sum_blocks();
 }
 
