@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import zoo
 
 from memfit import BudgetError, Step
-from memfit.frameworks.torch import allocator_hook
 from memfit.fitting.search import search
+from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch.steps import run_step
 
 MODELS: dict[str, tuple[Callable[[], Step], tuple[float, ...], dict[float, float]]] = {

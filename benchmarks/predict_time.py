@@ -45,7 +45,8 @@ def main() -> None:
             "projected_live": report.peak.live, "fits": report.fits, "largest_batch": report.largest_batch,
             "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         })  # fmt: skip
-        print(f"{label:48}{rows[-1]['cpu_seconds']:6.2f} s CPU  {report.peak.live / 1e9:8.2f} GB  fits: {report.fits}", flush=True)
+        seconds = rows[-1]["cpu_seconds"]
+        print(f"{label:48}{seconds:6.2f} s CPU  {report.peak.live / 1e9:8.2f} GB  fits: {report.fits}", flush=True)
     print("wrote", record.write("predict-time", {"threads": 1, "rows": rows}))
 
 

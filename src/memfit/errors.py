@@ -19,8 +19,8 @@ from __future__ import annotations
 from memfit.units import SizeError, format_bytes
 
 __all__ = [
-    "BudgetError", "CaptureError", "DeviceError", "LeverError", "MemfitError", "MissingFrameworkError", "OutputError", "SizeError",
-    "TargetError", "TraceError", "VerifyError",
+    "BudgetError", "CaptureError", "DeviceError", "LeverError", "MemfitError", "MissingFrameworkError", "OutputError",
+    "SizeError", "TargetError", "TraceError", "VerifyError",
 ]  # fmt: skip
 
 
@@ -96,7 +96,8 @@ class LeverError(MemfitError):
     """A lever that does not exist or is not allowed. ``lever``; ``known``: the ones there are; ``numerics`` of it."""
 
     def __init__(self, lever: str, known: tuple[str, ...], numerics: str = "") -> None:
-        why = f"it is {numerics}; allow that class first" if numerics else f"there is none of that name; known: {', '.join(known)}"
+        unknown = f"there is none of that name; known: {', '.join(known)}"
+        why = f"it is {numerics}; allow that class first" if numerics else unknown
         super().__init__(f"cannot use lever {lever!r}: {why}")
         self.lever, self.known, self.numerics = lever, known, numerics
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from memfit.allocators import glibc_replay
-from memfit.allocators.glibc_replay import NONE, Requests, replay
 from memfit.allocators.resident import heap_peaks, outside_bytes, predict_resident
 from memfit.ir.trace import Category, Trace, TraceOp, TraceStorage
 from memfit.machine import process

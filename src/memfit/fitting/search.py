@@ -15,9 +15,11 @@ from memfit.errors import BudgetError, CaptureError, LeverError
 from memfit.fitting.ablation import curve, levers_used, plain_peak
 from memfit.frameworks.torch.fitted import FittedStep
 from memfit.frameworks.torch.modulewise import fit_modules
+from memfit.ir.graph import Graph
 from memfit.ir.lever import BIT_EXACT, LOSSY, REASSOCIATING, LeverUse
 from memfit.ir.recipe import BucketPlan
 from memfit.ir.step import Step
+from memfit.passes.offload import LOAD, SAVE
 
 BASIC = ("recompute", "reorder", "in-place", "optimizer-early")
 FURTHER = {"offload": BIT_EXACT, "optimizer-state": BIT_EXACT, "chunked-loss": REASSOCIATING, "modules": REASSOCIATING}
@@ -145,7 +147,8 @@ def _graph(
     )
     return Choice(
         fitted, "graph", plan.peak, plan.seconds, plain_peak(graph), plan.baseline_seconds, plan.smallest_feasible,
-        plan.lower_bound, (*rows, *_option_rows(options, numerics)), options, [bucket_plan], notes=notes, numerics=numerics,
+        plan.lower_bound, (*rows, *_option_rows(options, numerics, graph)), options, [bucket_plan],
+        notes=notes, numerics=numerics,
         plan_seconds=bucket.plan_seconds, baseline_timeline=curve(graph, range(len(graph.ops))),
         timeline=curve(graph, plan.schedule),
     )  # fmt: skip
@@ -168,9 +171,15 @@ def _modules(
     )  # fmt: skip
 
 
-def _option_rows(options: dict[str, Any], numerics: str) -> tuple[LeverUse, ...]:
-    exact = ("offload", "optimizer_state")
-    return tuple(
-        LeverUse(name.replace("_", "-"), BIT_EXACT if name in exact else numerics, 0, 0.0, str(value))
-        for name, value in options.items()
-    )
+def _option_rows(options: dict[str, Any], numerics: str, graph: Graph) -> tuple[LeverUse, ...]:
+    rows = []
+    if options.get("offload"):
+        moved = sum(storage.nbytes for storage in graph.storages if storage.label.startswith("loaded "))
+        seconds = sum(op.seconds for op in graph.ops if op.name in (SAVE, LOAD))
+        rows.append(LeverUse("offload", BIT_EXACT, moved, seconds, "activations that wait in a file"))
+    if options.get("optimizer_state"):
+        state = int(graph.meta.get("optimizer_state_in_file", 0))
+        rows.append(LeverUse("optimizer-state", BIT_EXACT, state, 0.0, "optimizer state in file-mapped memory"))
+    if options.get("chunked_loss"):
+        rows.append(LeverUse("chunked-loss", numerics, 0, 0.0, "head and loss chunk by chunk"))
+    return tuple(rows)

@@ -60,7 +60,7 @@ def measured(
                 assert parameters is not None
                 parameter = parameters[program.parameter[index]]
                 cost = table.optimizer_cost(optimizer, parameter)
-                state += 0 if state_in_file else cost["state"]
+                state += cost["state"]
                 if state_in_file:
                     cost = {**cost, "workspace": cost["workspace"] + cost["state"]}
             elif index in program.halves:
@@ -76,9 +76,12 @@ def measured(
             ops[index] = replace(op, seconds=cost["seconds"], workspace=cost["workspace"], reuse=reuse)
     table.save()
     storages = [replace(s, nbytes=sizes.get(i, s.nbytes)) for i, s in enumerate(program.graph.storages)]
-    if state:
+    meta = dict(program.graph.meta)
+    if state_in_file:
+        meta["optimizer_state_in_file"] = state
+    elif state:
         storages.append(Storage(state, constant=True, label="optimizer state"))
-    graph = Graph(tuple(ops), tuple(storages), program.graph.order, program.graph.chain, dict(program.graph.meta))
+    graph = Graph(tuple(ops), tuple(storages), program.graph.order, program.graph.chain, meta)
     return replace_graph(program, graph)
 
 
