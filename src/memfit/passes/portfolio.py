@@ -23,13 +23,13 @@ from memfit.passes.checkpointing import seeds
 from memfit.passes.reorder import optimizer_early
 
 Progress = Callable[[str, float], None]
-_RUNGS, _STEP = 17, 0.85  # budgets of the ladder: what is left above the lower bound shrinks by this factor
+_RUNGS, _STEP = 13, 0.8  # budgets of the ladder: what is left above the lower bound shrinks by this factor
 _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
 _WIDTHS = (200, 2000)  # of beams
-_HARDER = 150_000_000  # simulated runs spent at most before a budget is refused
+_HARDER = 150_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,9 @@ class Portfolio:
         return len(self._add(front, plan, "annealing").sequence) > 0
 
     def _effort(self) -> int:
-        effort = 300_000 + 600 * self.size + self.size * self.size // 11  # edits cost more in longer sequences
-        return 2 * effort if self.size <= _SMALL else effort
+        if self.size <= _SMALL:
+            return 600_000 + 1_200 * self.size
+        return 750_000 + 100 * self.size + self.size * self.size // 16  # edits cost more in longer sequences
 
     def _descend(self, front: Front, progress: Progress | None) -> None:
         """Anneal at falling budgets, each from the plan of the one above."""
@@ -170,8 +171,8 @@ class Portfolio:
 
     def _shrink(self, front: Front) -> None:
         """Go below the smallest peak until that no longer helps."""
-        for turn in range(3):
-            if self._late() or not self._lower(front, 8 * self._effort(), turn):
+        for turn, share in enumerate((10, 5)):
+            if self._late() or not self._lower(front, share * self._effort(), turn):
                 return
 
     def _lower(self, front: Front, effort: int, turn: int) -> bool:
@@ -216,9 +217,10 @@ class Portfolio:
     def _search_harder(self, budget: int) -> None:
         """Before a refusal: go down from the smallest peak with more and more effort."""
         front = Front(self.found.rows)
-        effort, spent, turn = 16 * self._effort(), 0, 3
+        most = min(_HARDER, 10_000_000 + 200_000 * self.size)
+        effort, spent, turn = most // 8, 0, 3
         while front.cheapest(budget) is None and budget >= self.bound.nbytes and not self._late():
-            effort = min(effort, _HARDER - spent)
+            effort = min(effort, most - spent)
             if effort <= 0:
                 return
             self._lower(front, effort, turn)
