@@ -20,7 +20,7 @@ namespace memfit {
 namespace {
 
 constexpr int32_t kSubsets = 96;         // sets of drops tried per run
-constexpr size_t kStates = 1'500'000;    // states kept at most
+constexpr size_t kStates = 600'000;     // states kept at most
 
 struct Set {
   uint64_t low = 0, high = 0;

@@ -9,7 +9,7 @@ from memfit import _core
 from memfit.analyses.bounds import peak_lower_bound
 from memfit.analyses.liveness import arrays_of, simulate, simulate_slowly
 from memfit.errors import BudgetError
-from memfit.ir.graph import why_invalid
+from memfit.ir.graph import Graph, why_invalid
 from memfit.passes.checkpointing import knapsack, seeds, segments
 from memfit.passes.rematerialize import curve, rematerialize, smallest_peak
 from memfit.passes.reorder import optimizer_early
@@ -129,18 +129,50 @@ def test_no_order_found_goes_below_the_bound(seed: int, ops: int) -> None:
     assert bound.nbytes <= simulate(graph, range(len(graph.ops))).peak
 
 
+def _search_of(graph: Graph) -> _core.Search:
+    arrays = arrays_of(graph)
+    rules = (arrays.repeatable, arrays.edge_before, arrays.edge_after, arrays.chain, arrays.base)
+    return _core.Search(*arrays.liveness_arguments(), *rules)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), ops=st.integers(4, 30), share=st.floats(0.3, 1))
 def test_figures_kept_up_to_date_equal_an_evaluation_from_scratch(seed: int, ops: int, share: float) -> None:
     graph = random_graph(seed, ops)
-    arrays = arrays_of(graph)
-    search = _core.Search(
-        *arrays.liveness_arguments(),
-        arrays.repeatable,
-        arrays.edge_before,
-        arrays.edge_after,
-        arrays.chain,
-        arrays.base,
-    )
+    search = _search_of(graph)
     start = np.arange(len(graph.ops), dtype=np.int32)
     assert search.walk_check(start, int(share * search.figures(start)[1]), seed, 200) == 0
+
+
+def test_figures_kept_up_to_date_over_many_blocks() -> None:
+    graph = transformer(8, optimizer=True)
+    search = _search_of(graph)
+    start = np.arange(len(graph.ops), dtype=np.int32)
+    assert len(start) > 200
+    assert search.walk_check(start, int(0.6 * search.figures(start)[1]), 5, 1500) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(4, 30), share=st.floats(0.5, 1))
+def test_the_twin_judges_what_every_kernel_makes(seed: int, ops: int, share: float) -> None:
+    graph = random_graph(seed, ops)
+    search = _search_of(graph)
+    start = np.arange(len(graph.ops), dtype=np.int32)
+    budget = int(share * search.figures(start)[1])
+    kept = [
+        search.anneal(start, budget, seed, 20_000, 2.5),
+        search.fit(start, budget, seed, 0.3),
+        *search.ladder(start, np.array([budget], dtype=np.int64), seed, 20_000),
+        search.beam(budget, 1e300, 50)[:3],
+    ]
+    kept = [plan for plan in kept if len(plan[0])]
+    improved = [search.improve(sequence, budget, seed, 20_000) for sequence, _, _ in kept]
+    assert all(better[2] <= plan[2] * (1 + 1e-9) for plan, better in zip(kept, improved, strict=True))
+    free = [search.reorder(start, budget, seed, 20_000), search.lower(start, graph.base_bytes, seed, 20_000)]
+    assert all(peak <= search.figures(start)[1] for _, peak, _ in free)
+    for sequence, peak, seconds in kept + improved + free:
+        assert why_invalid(graph, sequence.tolist()) == ""
+        twin = simulate_slowly(graph, sequence.tolist())
+        assert twin.peak == peak
+        assert twin.seconds == pytest.approx(seconds)
+    assert all(peak <= budget for _, peak, _ in kept + improved)

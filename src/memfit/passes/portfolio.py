@@ -28,7 +28,8 @@ _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
-_WIDTHS = (200, 2000)  # of beams
+_WIDTHS = (200, 1000)  # of beams
+_GOOD = 0.0005  # share of the step's seconds that no search tries to save
 _HARDER = 150_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
 
 
@@ -149,6 +150,9 @@ class Portfolio:
         plan = self.search.anneal(start.sequence, budget, self.seed + 1 + turn, effort, heat)
         return len(self._add(front, plan, "annealing").sequence) > 0
 
+    def _good_enough(self, row: Found | None) -> bool:
+        return row is not None and row.seconds <= self.seconds_bound * (1 + _GOOD)
+
     def _effort(self) -> int:
         if self.size <= _SMALL:
             return 600_000 + 1_200 * self.size
@@ -162,6 +166,8 @@ class Portfolio:
             if self._late():
                 return
             budget = self.bound.nbytes + int(room * _STEP**rung)
+            if self._good_enough(front.cheapest(budget)):
+                continue
             above = self._anneal(front, budget, effort, _WARM, below=False)
             below = self._anneal(front, budget, effort // 2, _COOL, below=True)
             if progress is not None:
@@ -185,6 +191,8 @@ class Portfolio:
 
     def _search(self, budget: int, progress: Progress | None) -> None:
         front = Front(self.prepared.rows)
+        if self._good_enough(front.cheapest(budget)):
+            return
         effort = min(1_000_000 + 100_000 * self.size, 15_000_000 + 4_000 * self.size) // 3
         if self.size <= _TINY:
             for turn in range(6):

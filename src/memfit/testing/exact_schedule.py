@@ -27,7 +27,6 @@ import numpy as np
 from memfit.analyses.liveness import simulate
 from memfit.ir.graph import Graph
 
-
 _PARTS = 1e5  # the solver keeps a row within 1e-6 of its right side: a unit this small makes that less than a byte
 
 
