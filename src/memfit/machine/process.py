@@ -16,7 +16,7 @@ COMPILER_BYTES = 153_000_000
 """PyTorch's compiler front end, which the first optimizer, and most model libraries, import."""
 IMPORT_FACTOR = 8.0
 """Resident bytes per byte of compiled Python (.pyc) of other packages."""
-WARM_INFERENCE = 12_000_000
+WARM_INFERENCE = 17_000_000
 """Code pages and tables that a first forward touches."""
 WARM_TRAINING = 11_000_000
 """The same, of a first backward and optimizer step."""
