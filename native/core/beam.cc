@@ -20,7 +20,8 @@ namespace memfit {
 namespace {
 
 constexpr int32_t kSubsets = 96;         // sets of drops tried per run
-constexpr size_t kStates = 600'000;     // states kept at most
+constexpr size_t kStates = 400'000;      // states made, about: each layer has its share, at most twice that in all
+constexpr int32_t kFewest = 50;          // states taken per layer even so
 
 struct Set {
   uint64_t low = 0, high = 0;
@@ -94,7 +95,9 @@ class Beam {
     if (root.bound < below_) push(root, 0);
     for (int32_t layer = 0; layer <= g_.op_count; ++layer) {
       auto& queue = layers_[layer];
+      const size_t share = kStates * static_cast<size_t>(layer + 1) / static_cast<size_t>(g_.op_count + 1);
       for (int32_t taken = 0; !queue.empty() && taken < width_; ++taken) {
+        if (taken >= kFewest && states_.size() > share) break;
         const int32_t at = queue.top().second;
         queue.pop();
         const State state = states_[at];
@@ -151,7 +154,7 @@ class Beam {
   }
 
   void push(const State& state, int32_t layer) {
-    if (states_.size() >= kStates) {
+    if (states_.size() >= 2 * kStates) {
       cut_ = true;
       return;
     }

@@ -28,7 +28,7 @@ _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
-_WIDTHS = (200, 1000)  # of beams
+_WIDTHS = (200, 1000, 5000)  # of beams
 _GOOD = 0.0005  # share of the step's seconds that no search tries to save
 _HARDER = 150_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
 
@@ -156,7 +156,7 @@ class Portfolio:
     def _effort(self) -> int:
         if self.size <= _SMALL:
             return 600_000 + 1_200 * self.size
-        return 750_000 + 100 * self.size + self.size * self.size // 16  # edits cost more in longer sequences
+        return 600_000 + 100 * self.size + self.size * self.size // 8  # edits cost more in longer sequences
 
     def _descend(self, front: Front, progress: Progress | None) -> None:
         """Anneal at falling budgets, each from the plan of the one above."""
@@ -226,8 +226,10 @@ class Portfolio:
         """Before a refusal: go down from the smallest peak with more and more effort."""
         front = Front(self.found.rows)
         most = min(_HARDER, 10_000_000 + 200_000 * self.size)
+        if budget < self.bound.nbytes:  # hopeless, but the refusal names the smallest peak
+            most //= 4
         effort, spent, turn = most // 8, 0, 3
-        while front.cheapest(budget) is None and budget >= self.bound.nbytes and not self._late():
+        while front.cheapest(budget) is None and not self._late():
             effort = min(effort, most - spent)
             if effort <= 0:
                 return
