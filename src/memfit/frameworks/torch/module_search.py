@@ -19,8 +19,8 @@ from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
 from memfit.frameworks.torch.early_optimizer import may_step_early
 from memfit.frameworks.torch.lowbit import LADDER, LowBit, measure_error
 from memfit.frameworks.torch.microbatch import compared, difference_under, rows_of, tolerance
+from memfit.frameworks.torch.module_plan import ModulePlan
 from memfit.frameworks.torch.module_profile import ProfiledModules, profile_modules
-from memfit.frameworks.torch.modulewise import ModulePlan
 from memfit.frameworks.torch.step_meter import Run, StepState, measure
 from memfit.frameworks.torch.steps import is_training, run_step
 from memfit.ir.step import Step

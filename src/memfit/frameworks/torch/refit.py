@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memfit.frameworks.torch.fitted import FittedStep
+from memfit.frameworks.torch.module_plan import ModulePlan
 from memfit.ir.recipe import Recipe
 from memfit.ir.step import Step
 
@@ -19,8 +20,6 @@ def step_from_recipe(step: Step, path: str) -> Callable[[], Any]:
     """
     recipe = Recipe.load(path)
     if recipe.mode == "modules":
-        from memfit.frameworks.torch.modulewise import ModulePlan
-
         return ModulePlan.from_json(recipe.modules).apply(step)
     schedules = {bucket.fingerprint: bucket.schedule for bucket in recipe.buckets}
     return FittedStep(step, recipe.budget, held=recipe.held, options=recipe.options, schedules=schedules)

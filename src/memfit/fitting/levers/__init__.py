@@ -1,1 +1,0 @@
-"""Levers of `fit`, one file each, each with its class of numerics."""
