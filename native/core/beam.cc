@@ -20,7 +20,7 @@ namespace memfit {
 namespace {
 
 constexpr int32_t kSubsets = 96;         // sets of drops tried per run
-constexpr size_t kStates = 400'000;      // states made, about: each layer has its share, at most twice that in all
+constexpr size_t kStates = 200'000;      // states made, about: each layer has its share, at most twice that in all
 constexpr int32_t kFewest = 50;          // states taken per layer even so
 
 struct Set {
