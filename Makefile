@@ -25,14 +25,14 @@ demo: $(VENV)/memfit.done
 	$(BIN)/memfit fit $(STEP) --budget 33% --recipe out/gpt2.recipe.json --html out/fit.html
 
 test: $(VENV)/memfit.done
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/check.done
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/memfit.done
 	$(foreach part,$(BENCH),$(BIN)/python benchmarks/$(part).py &&) true
