@@ -89,7 +89,8 @@ def graph_rows(name: str, step: Step, held: int) -> list[dict[str, Any]]:
 
 def module_rows(name: str, step: Step, why: str) -> list[dict[str, Any]]:
     """The fallback, at 80 % of the measured peak."""
-    plain = measure(twin_of(step), lambda s=twin_of(step): run_step(s))  # type: ignore[misc]
+    eager = twin_of(step)
+    plain = measure(eager, lambda: run_step(eager))
     budget = int(0.8 * plain.peak)
     mine = twin_of(step)
     try:

@@ -73,7 +73,9 @@ def torch_side(step: Step) -> Callable[[], Any]:
 def checkpoint_side(step: Step) -> Callable[[], Any]:
     from torch.utils.checkpoint import checkpoint
 
-    lists = [m for m in step.model.modules() if isinstance(m, (torch.nn.ModuleList, torch.nn.Sequential)) and len(m) > 1]
+    lists = [
+        m for m in step.model.modules() if isinstance(m, (torch.nn.ModuleList, torch.nn.Sequential)) and len(m) > 1
+    ]
     for block in lists[0]:
         block.forward = (lambda f: lambda *a, **k: checkpoint(f, *a, use_reentrant=False, **k))(block.forward)
     return lambda: run_step(step)
@@ -103,7 +105,9 @@ def main() -> None:
             try:
                 row[side] = difference(expected, outcome(mine, prepare(mine)))
             except Exception as error:
-                row[side] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]}
+                row[side] = {
+                    "failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+                }
             finally:
                 torch._functorch.config.activation_memory_budget = 1.0
         rows.append(row)
@@ -116,7 +120,11 @@ def said(found: dict[str, Any]) -> str:
     """One side in words."""
     if "failed" in found:
         return f"failed ({found['failed'][:30]})"
-    return "identical" if found["identical"] else f"off by {found['largest_relative_difference']:.2g} ({found['where'][:24]})"
+    return (
+        "identical"
+        if found["identical"]
+        else f"off by {found['largest_relative_difference']:.2g} ({found['where'][:24]})"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import statistics
 import time
 from pathlib import Path
 
+import record
+
 from memfit.analyses.liveness import simulate
 from memfit.errors import BudgetError
 from memfit.ir.graph import Graph, why_invalid
@@ -143,9 +145,7 @@ def main() -> None:
     for row in [*seconds, *real]:
         print(row)
     print({key: value for key, value in exact.items() if key != "rows"})
-    (HERE / "results").mkdir(exist_ok=True)
-    result = {"seconds": seconds, "real": real, "exact": exact}
-    (HERE / "results" / "planner.json").write_text(json.dumps(result, indent=1) + "\n")
+    record.write("planner", result)
 
 
 if __name__ == "__main__":

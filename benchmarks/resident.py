@@ -21,7 +21,11 @@ from typing import Any
 import record
 
 HERE = Path(__file__).resolve().parent
-MODES: dict[str, dict[str, Any]] = {"inference": {"train": False}, "sgd": {"optimizer": "sgd"}, "adamw": {"optimizer": "adamw"}}
+MODES: dict[str, dict[str, Any]] = {
+    "inference": {"train": False},
+    "sgd": {"optimizer": "sgd"},
+    "adamw": {"optimizer": "adamw"},
+}
 
 MEASURE = """
 import sys, json, torch

@@ -15,7 +15,7 @@ from memfit.frameworks.target import build_step
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.recipe import Recipe
 
-PROGRAM = '''
+PROGRAM = """
 import torch
 from torch import nn
 
@@ -48,7 +48,7 @@ def head(rows=256, classes=2000):
     model = nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, classes))
     labels = torch.randint(0, classes, (rows,))
     return dict(model=model, inputs=torch.randn(rows, 32), loss=lambda y: nn.functional.cross_entropy(y, labels))
-'''
+"""
 
 
 @pytest.fixture
