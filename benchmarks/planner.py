@@ -145,7 +145,7 @@ def main() -> None:
     for row in [*seconds, *real]:
         print(row)
     print({key: value for key, value in exact.items() if key != "rows"})
-    record.write("planner", result)
+    record.write("planner", {"seconds": seconds, "real": real, "exact": exact})
 
 
 if __name__ == "__main__":
