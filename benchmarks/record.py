@@ -61,7 +61,7 @@ def write(name: str, result: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     whole = {
-        "benchmark": name, "commit": commit(), "command": " ".join(["python", *sys.argv]), "versions": versions(),
+        "benchmark": name, "commit": commit(), "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]), "versions": versions(),
         "machine": machine(), **result,
     }  # fmt: skip
     part = path.with_suffix(".part")
