@@ -60,8 +60,9 @@ def write(name: str, result: dict[str, Any]) -> Path:
     """``results/<name>.json`` with ``result`` and where it came from; whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     whole = {
-        "benchmark": name, "commit": commit(), "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]), "versions": versions(),
+        "benchmark": name, "commit": commit(), "command": command, "versions": versions(),
         "machine": machine(), **result,
     }  # fmt: skip
     part = path.with_suffix(".part")

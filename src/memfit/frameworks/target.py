@@ -51,7 +51,11 @@ def load_function(target: str) -> Callable[..., Any]:
         raise _explained(target, error, "its module raises on import") from error
     function = getattr(module, name, None)
     if not callable(function):
-        names = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__)
+        names = sorted(
+            n
+            for n, v in vars(module).items()
+            if inspect.isfunction(v) and v.__module__ == module.__name__ and n[0] != "_"
+        )
         raise TargetError(target, f"no function {name!r} in {where}", f"functions there: {', '.join(names) or 'none'}")
     return function
 
