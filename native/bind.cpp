@@ -1,30 +1,12 @@
-// The only file that knows both languages.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/vector.h>
+// The module `_core`. Only the files `bind*` know both languages.
+#include "bind.h"
 
 #include <memory>
 
 #include "core/liveness.h"
 #include "core/search.h"
 
-namespace nb = nanobind;
 using memfit::Bytes;
-
-template <class T>
-using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-static nb::ndarray<nb::numpy, T, nb::ndim<1>> own(std::vector<T>&& values) {
-  auto* held = new std::vector<T>(std::move(values));
-  nb::capsule owner(held, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-  return nb::ndarray<nb::numpy, T, nb::ndim<1>>(held->data(), {held->size()}, owner);
-}
-
-template <class T>
-static std::vector<T> copy(const Array<T>& array) {
-  return std::vector<T>(array.data(), array.data() + array.shape(0));
-}
 
 static nb::tuple as_tuple(memfit::Plan&& plan) {
   const auto peak = plan.peak;
@@ -120,6 +102,12 @@ static void bind_search(nb::module_& m) {
 
 NB_MODULE(_core, m) {
   bind_search(m);
+  bind_placement(m);
+  bind_greedy(m);
+  bind_large_placement(m);
+  bind_caching(m);
+  bind_policies(m);
+  bind_order(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

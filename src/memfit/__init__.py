@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.planning import plan
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
+    from memfit.api.replaying import replay
     from memfit.errors import (
         BudgetError,
+        CapacityError,
         CaptureError,
         DeviceError,
         LeverError,
         MemfitError,
         MissingFrameworkError,
         OutputError,
+        ProblemError,
         SizeError,
         TargetError,
         TraceError,
@@ -32,17 +36,21 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "memfit.api.fitted",
+    "plan": "memfit.api.planning",
+    "replay": "memfit.api.replaying",
     "predict": "memfit.api.prediction",
     "profile": "memfit.api.profiling",
     "Step": "memfit.ir.step",
     "Trace": "memfit.ir.trace",
     "BudgetError": "memfit.errors",
+    "CapacityError": "memfit.errors",
     "CaptureError": "memfit.errors",
     "DeviceError": "memfit.errors",
     "LeverError": "memfit.errors",
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
     "OutputError": "memfit.errors",
+    "ProblemError": "memfit.errors",
     "SizeError": "memfit.errors",
     "TargetError": "memfit.errors",
     "TraceError": "memfit.errors",
@@ -51,12 +59,14 @@ _WHERE = {
 
 __all__ = [
     "BudgetError",
+    "CapacityError",
     "CaptureError",
     "DeviceError",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
+    "ProblemError",
     "SizeError",
     "Step",
     "TargetError",
@@ -64,8 +74,10 @@ __all__ = [
     "TraceError",
     "VerifyError",
     "fit",
+    "plan",
     "predict",
     "profile",
+    "replay",
 ]
 
 

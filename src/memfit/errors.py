@@ -6,6 +6,8 @@
     |- CaptureError             the program cannot be captured as one graph (with the line)
     |- BudgetError              a budget that cannot be kept
     |- DeviceError              unknown device, model on the wrong device
+    |- ProblemError             buffers that cannot be planned: overlapping pins, reversed lifetimes, bad sizes
+    |- CapacityError            buffers that do not fit the capacity (a budget that cannot be kept)
     |- TraceError               a trace, recipe or table file that is not one
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
@@ -19,8 +21,19 @@ from __future__ import annotations
 from memfit.units import SizeError, format_bytes
 
 __all__ = [
-    "BudgetError", "CaptureError", "DeviceError", "LeverError", "MemfitError", "MissingFrameworkError", "OutputError",
-    "SizeError", "TargetError", "TraceError", "VerifyError",
+    "BudgetError",
+    "CapacityError",
+    "CaptureError",
+    "DeviceError",
+    "LeverError",
+    "MemfitError",
+    "MissingFrameworkError",
+    "OutputError",
+    "ProblemError",
+    "SizeError",
+    "TargetError",
+    "TraceError",
+    "VerifyError",
 ]  # fmt: skip
 
 
@@ -74,6 +87,26 @@ class DeviceError(MemfitError):
     def __init__(self, device: str, why: str) -> None:
         super().__init__(f"device {device!r}: {why}")
         self.device, self.why = device, why
+
+
+class ProblemError(MemfitError):
+    """Buffers that cannot be planned. ``where``: file, line or buffer; ``why``; ``hint``: what to try."""
+
+    def __init__(self, where: str, why: str, hint: str = "") -> None:
+        super().__init__(f"cannot plan {where}: {why}" + (f"; {hint}" if hint else ""))
+        self.where, self.why, self.hint = where, why, hint
+
+
+class CapacityError(MemfitError):
+    """Buffers that do not fit. ``capacity``, ``needed`` (bytes, a proved lower bound); ``infeasible``: ids that cannot fit."""
+
+    def __init__(self, capacity: int, needed: int, infeasible: tuple[str, ...], where: str) -> None:
+        shown = ", ".join(infeasible[:8]) + (f" and {len(infeasible) - 8} more" if len(infeasible) > 8 else "")
+        super().__init__(
+            f"{where} does not fit {format_bytes(capacity)} ({capacity} bytes): at least {format_bytes(needed)} ({needed}) "
+            f"are needed; these {len(infeasible)} buffers alone cannot fit: {shown}; raise the capacity or shrink one of them"
+        )
+        self.capacity, self.needed, self.infeasible, self.where = capacity, needed, infeasible, where
 
 
 class TraceError(MemfitError):

@@ -32,6 +32,8 @@ COMMANDS = {
     "predict": "Where every byte of a step goes, before it runs.",
     "profile": "The same, measured while it runs; --compare holds the two together.",
     "fit": "Rewrite a step so that it keeps a byte budget, and verify it by running.",
+    "plan": "Where every buffer lies when the future is known, with a proof of how far from optimal.",
+    "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 

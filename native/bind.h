@@ -1,0 +1,32 @@
+// What the binding files share: arrays that travel between NumPy and the kernels without Python in the kernels.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
+
+#include <vector>
+
+namespace nb = nanobind;
+
+template <class T>
+using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> own(std::vector<T>&& values) {
+  auto* held = new std::vector<T>(std::move(values));
+  nb::capsule owner(held, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::ndarray<nb::numpy, T, nb::ndim<1>>(held->data(), {held->size()}, owner);
+}
+
+template <class T>
+std::vector<T> copy(const Array<T>& array) {
+  return std::vector<T>(array.data(), array.data() + array.shape(0));
+}
+
+// One file of bindings each; `bind.cpp` makes the module of them.
+void bind_placement(nb::module_& m);
+void bind_greedy(nb::module_& m);
+void bind_large_placement(nb::module_& m);
+void bind_caching(nb::module_& m);
+void bind_policies(nb::module_& m);
+void bind_order(nb::module_& m);

@@ -1,0 +1,4 @@
+// Bindings of PyTorch's caching allocator.
+#include "bind.h"
+
+void bind_caching(nb::module_&) {}

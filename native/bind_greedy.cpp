@@ -1,0 +1,4 @@
+// Bindings of greedy placement.
+#include "bind.h"
+
+void bind_greedy(nb::module_&) {}

@@ -1,0 +1,4 @@
+// Bindings of exact placement.
+#include "bind.h"
+
+void bind_placement(nb::module_&) {}
