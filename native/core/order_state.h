@@ -27,13 +27,12 @@ class Walker {
  public:
   // `inside`: the ops still to place; `marked`: what the walk has behind it.
   Walker(const OrderProblem& g, bool forward, const Words& marked, const Order& inside, Bytes level)
-      : walk_{g, forward}, total_(static_cast<int32_t>(inside.size())), lazy_(g.op_count, 0) {
-    std::vector<uint8_t> within(g.op_count, 0);
-    for (const int32_t v : inside) within[v] = 1;
+      : walk_{g, forward}, total_(static_cast<int32_t>(inside.size())), lazy_(g.op_count, 0), inside_(g.op_count, 0) {
+    for (const int32_t v : inside) inside_[v] = 1;
     if (forward)
       for (const int32_t v : inside) {
         if (g.needs.count(v) > 0 || g.own[v] != g.made[v]) continue;
-        for (const int32_t u : row(g.needed_by, v)) lazy_[v] |= within[u];
+        for (const int32_t u : row(g.needed_by, v)) lazy_[v] |= inside_[u];
       }
     start_.marked = marked;
     start_.level = level;
@@ -89,6 +88,7 @@ class Walker {
 
  private:
   bool reachable(const LiveState& state, int32_t op) const {
+    if (!inside_[op]) return false;
     for (const int32_t p : row(walk_.previous(), op))
       if (!lazy_[p] && !has(state.marked.data(), p)) return false;
     return true;
@@ -101,7 +101,7 @@ class Walker {
 
   Direction walk_;
   int32_t total_;
-  std::vector<uint8_t> lazy_;
+  std::vector<uint8_t> lazy_, inside_;
   LiveState start_;
 };
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memfit.analyses.liveness import simulate
 from memfit.ir.graph import Graph, Op, Storage, why_invalid
 from memfit.passes.order import native_problem, order_for_peak
+from memfit.passes.reorder import requirements
 from memfit.testing.exact_order import bytes_while, least_bytes_while, least_peak, states
 from memfit.testing.strategies import random_graph, transformer
 
@@ -71,6 +72,37 @@ def test_the_exact_search_alone_proves_the_least_peak(graph: Graph) -> None:
     assert complete
     assert why_invalid(graph, found.tolist()) == ""
     assert simulate(graph, found).peak == graph.base_bytes + bound == least_peak(graph)
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs(12), st.data())
+def test_the_exact_search_orders_a_part_and_leaves_the_rest(graph: Graph, data: st.DataObject) -> None:
+    problem, order = native_problem(graph), given_order(graph)
+    first = data.draw(st.integers(0, len(order) - 1))
+    last = data.draw(st.integers(first + 1, min(len(order), first + 8)))
+    needs, done = requirements(graph), frozenset(range(first))
+    peaks = {done: 0}
+    for state in states(graph):
+        if state in peaks and len(state) < last:
+            for op in range(first, last):
+                if op not in state and needs[op] <= state:
+                    peak = max(peaks[state], bytes_while(graph, state, op))
+                    peaks[state | {op}] = min(peak, peaks.get(state | {op}, peak))
+    found, bound, complete = problem.exact(order[:first], order[first:last], 0, 10**9, 10**6, FOREVER)
+    whole = np.concatenate([order[:first], found, order[last:]])
+    assert complete
+    assert why_invalid(graph, whole.tolist()) == ""
+    part = simulate(graph, whole).during[first:last]
+    assert int(part.max()) == graph.base_bytes + bound == peaks[frozenset(range(last))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_forty_ops_of_any_shape_are_proved(seed: int) -> None:
+    graph = wired(seed, 40)
+    answer = order_for_peak(graph)
+    assert why_invalid(graph, answer.schedule) == ""
+    assert answer.optimal
+    assert simulate(graph, answer.schedule).peak == answer.peak == answer.bound
 
 
 @settings(max_examples=100, deadline=None)
