@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -202,8 +203,9 @@ def check_problem(problem: Problem) -> None:
     _check_columns(problem)
     _check_pieces(problem)
     _check_pairs(problem)
-    _check_fit(problem)
-    _check_pins(problem)
+    bound = _spread(problem)
+    _check_fit(bound)
+    _check_pins(bound)
 
 
 def _refuse_where(problem: Problem, mask: np.ndarray, why: str, hint: str, values: Ints) -> None:  # type: ignore[type-arg]
@@ -307,6 +309,16 @@ def _check_pairs(problem: Problem) -> None:
             ", ".join(name_of(problem, b) for b in cycle[:4]), "in-place pairs form a cycle: each overwrites the next",
             "an in-place pair (a, b) means that b takes over the bytes of a",
         )  # fmt: skip
+
+
+def _spread(problem: Problem) -> Problem:
+    """The Problem with every must-alias class' pin, memory and alignment in each of its members."""
+    offset, memory, alignment = problem.offset.copy(), problem.memory.copy(), problem.alignment.copy()
+    for group in _classes(problem.same):
+        members = sorted(group)
+        offset[members], memory[members] = offset[members].max(), memory[members].max()
+        alignment[members] = math.lcm(*alignment[members].tolist())
+    return replace(problem, offset=offset, memory=memory, alignment=alignment)
 
 
 def _cycle(after: dict[int, set[int]]) -> list[int]:
