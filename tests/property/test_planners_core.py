@@ -102,7 +102,12 @@ def as_problem(instance: Instance) -> Problem:
     rows = range(len(instance))
     pieces = {
         r: tuple(
-            Piece(*(int(c[p]) for c in (instance.piece_lower, instance.piece_upper, instance.piece_low, instance.piece_high)))
+            Piece(
+                *(
+                    int(c[p])
+                    for c in (instance.piece_lower, instance.piece_upper, instance.piece_low, instance.piece_high)
+                )
+            )
             for p in range(instance.start[r], instance.start[r + 1])
         )
         for r in rows

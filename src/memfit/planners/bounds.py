@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memfit.planners.problem import Instance, Ints, Problem
-from memfit.planners.reduce import Groups, groups_of, sections, whole_instance
+from memfit.planners.reduce import Groups, groups_of, restrict, sections, whole_instance
 
 _EXACT = 10  # connected in-place buffers up to which the best merges at one instant are found exactly
 _INSTANTS = 200_000  # pairs x instants up to which each instant is looked at alone
@@ -69,9 +69,45 @@ def load(problem: Problem) -> Load:
     return Load(total, -1, (), f"the loads of what must lie in each memory: {', '.join(used)}")
 
 
+def load_of_all(problem: Problem) -> Load:
+    """The largest sum of sizes alive at one instant, over all memories together."""
+    return _load_in(problem, groups_of(problem), None)
+
+
 def load_in(problem: Problem, memory: int) -> Load:
     """The bound on the peak of one memory, from the buffers that must lie in it (all of them, if it is the only one)."""
     return _load_in(problem, groups_of(problem), memory if len(problem.memories) > 1 else None)
+
+
+def irreducible(problem: Problem, found: Load, capacity: int) -> tuple[int, ...]:
+    """Buffers out of a bound above ``capacity`` whose own bound is above it, and no longer without any one of them.
+
+    Largest first until the bound is above the capacity, then each is left out in turn where the rest still is. Cost:
+    O(k log k) for k buffers, times k where in-place or must-alias pairs are among them.
+    """
+    rows = sorted(found.buffers, key=lambda b: (-int(problem.size[b]), b))
+    inside = set(rows)
+    if any(a in inside and b in inside for a, b in (*problem.same, *problem.in_place)) or problem.pieces:
+
+        def needs(chosen: list[int]) -> int:
+            return load(restrict(problem, np.array(sorted(chosen), dtype=np.int64))).nbytes
+    else:
+
+        def needs(chosen: list[int]) -> int:
+            return sum(int(problem.size[b]) for b in chosen)
+
+    if len(rows) <= 1 or needs(rows) <= capacity:
+        return tuple(sorted(rows))
+    few, many = 0, len(rows)
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if needs(rows[:middle]) > capacity else (middle, many)
+    kept = rows[:many]
+    for buffer in reversed(rows[: many - 1]):
+        rest = [b for b in kept if b != buffer]
+        if needs(rest) > capacity:
+            kept = rest
+    return tuple(sorted(kept))
 
 
 def _load_in(problem: Problem, groups: Groups, memory: int | None) -> Load:
@@ -85,7 +121,7 @@ def _load_in(problem: Problem, groups: Groups, memory: int | None) -> Load:
     at = int(np.argmax(loads))
     instant = int(full[at])
     alive = [m for r in rows for m in groups.members[r] if _alive(problem, m, instant)]
-    found = Load(int(loads[at]), instant, tuple(alive), f"the load: {len(alive)} buffers alive at instant {instant}")
+    found = Load(int(loads[at]), instant, tuple(sorted(alive)), f"the load: {len(alive)} buffers alive at instant {instant}")
     if memory is None and len(problem.memories) > 1:
         return found
     ends = np.where(instance.fixed >= 0, instance.fixed + instance.size, 0)

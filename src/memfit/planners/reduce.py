@@ -204,6 +204,29 @@ def join(count: int, parts: Sequence[Part], offsets: Sequence[Ints]) -> Ints:
     return out
 
 
+def highest(problem: Problem) -> Ints:
+    """Bytes from each buffer's offset to the highest that it uses."""
+    high = problem.size.copy()
+    for buffer, pieces in problem.pieces.items():
+        high[buffer] = max(piece.high for piece in pieces)
+    return high
+
+
+def restrict(problem: Problem, buffers: Ints, memory: int = 0) -> Problem:
+    """The Problem of some of its buffers (ascending), in one of its memories."""
+    row = {int(b): i for i, b in enumerate(buffers)}
+
+    def kept(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return tuple((row[a], row[b]) for a, b in pairs if a in row and b in row)
+
+    return Problem(
+        tuple(problem.ids[b] for b in buffers), problem.lower[buffers], problem.upper[buffers], problem.size[buffers],
+        problem.alignment[buffers], problem.offset[buffers], np.full(len(buffers), ANY_MEMORY, dtype=np.int64),
+        {row[b]: pieces for b, pieces in problem.pieces.items() if b in row}, kept(problem.same),
+        kept(problem.in_place), (problem.memories[memory],),
+    )  # fmt: skip
+
+
 def peak_of(instance: Instance, offset: Ints) -> int:
     """Highest byte in use."""
     return int((offset + instance.size).max(initial=0))
