@@ -40,9 +40,16 @@ def runner_of(program: Program, schedule: Sequence[int]) -> Runner:
     exec(compile(source, "<memfit schedule>", "exec"), scope)
     body = scope["run"]
 
+    trains = any(op.phase == "backward" for op in program.graph.ops)
+
     def run(placeholders: Sequence[torch.Tensor], optimizer_step: Callable[[int, torch.Tensor], None]) -> list[Any]:
-        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
-            return body(placeholders, optimizer_step)
+        # Grad mode stays on for a training step: kernels ask it what to keep (oneDNN's recurrent layers their workspace).
+        def update(position: int, gradient: torch.Tensor) -> None:
+            with torch.no_grad():
+                optimizer_step(position, gradient)
+
+        with torch.set_grad_enabled(trains), torch._C._AutoDispatchBelowAutograd():
+            return body(placeholders, update)
 
     run.source = source  # type: ignore[attr-defined]
     return run

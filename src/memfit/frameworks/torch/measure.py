@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import operator
 import os
 import tempfile
 import time
@@ -31,6 +32,7 @@ from memfit.ir.graph import Graph, Op, Storage
 
 Progress = Callable[[str, int, int], None]
 _RUNS, _ENOUGH_SECONDS = 7, 0.05
+_FORMAT = 2  # of the cache file: rows of another way of measuring are not read
 _BYTES_PER_SECOND = 4e9
 
 
@@ -95,7 +97,7 @@ class CostTable:
 
     def __init__(self) -> None:
         folder = Path(os.environ.get("MEMFIT_CACHE") or Path.home() / ".cache" / "memfit")
-        self.path = folder / f"costs-{torch.__version__}-{torch.get_num_threads()}-threads.json"
+        self.path = folder / f"costs-{_FORMAT}-{torch.__version__}-{torch.get_num_threads()}-threads.json"
         self.rows: dict[str, dict[str, Any]] = {}
         self.changed = False
         try:
@@ -181,9 +183,18 @@ def _mapped(value: Any, convert: Callable[[Node], Any]) -> Any:
 
 
 def _tensor(node: Node) -> Any:
+    """A real value for a node: made up, but for integers that an op wrote beside its result for its own backward.
+
+    Those (indices, or a blob such as oneDNN's recurrent workspace, larger than its fake says) are read without checks,
+    so the op that writes them is run.
+    """
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return value
+    integral = not (value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool)
+    if integral and node.target is operator.getitem:
+        maker: Any = node.args[0]
+        return maker.target(*_mapped(maker.args, _tensor), **_mapped(maker.kwargs, _tensor))[node.args[1]]
     made = torch.empty_strided(tuple(value.shape), tuple(value.stride()), dtype=value.dtype, device=value.device)
     if value.dtype.is_floating_point or value.dtype.is_complex:
         return made.uniform_(0.05, 1.0) if value.dtype.is_floating_point else made.fill_(0.5)
@@ -195,7 +206,7 @@ def _measure_node(node: Node) -> dict[str, Any]:
         return {"seconds": 0.0, "workspace": 0, "outputs": []}
     random_state = torch.get_rng_state()
     try:
-        with torch.no_grad():
+        with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():  # as the fitted step runs it
             args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
             given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
             before = allocator_hook.live_bytes()
