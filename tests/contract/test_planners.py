@@ -84,9 +84,7 @@ def test_alignment_is_kept(strategies: tuple[str, ...] | None) -> None:
 
 @every_planner
 def test_a_buffer_lies_in_the_gap_of_another(strategies: tuple[str, ...] | None) -> None:
-    problem = replace(
-        simple_problem([0, 2], [10, 8], [64, 64]), pieces={0: (Piece(0, 2, 0, 64), Piece(8, 10, 0, 64))}
-    )
+    problem = replace(simple_problem([0, 2], [10, 8], [64, 64]), pieces={0: (Piece(0, 2, 0, 64), Piece(8, 10, 0, 64))})
     assert plan(problem, strategies).peak == 64
 
 
@@ -106,9 +104,7 @@ def test_an_in_place_pair_is_used_where_it_helps(strategies: tuple[str, ...] | N
 
 @every_planner
 def test_several_memories_keep_their_capacities(strategies: tuple[str, ...] | None) -> None:
-    problem = replace(
-        simple_problem([0, 0, 0], [5, 5, 5], [60, 50, 40]), memories=(Memory("near", 100), Memory("far"))
-    )
+    problem = replace(simple_problem([0, 0, 0], [5, 5, 5], [60, 50, 40]), memories=(Memory("near", 100), Memory("far")))
     found = plan(problem, strategies)
     assert sorted(found.memory.tolist()) == [0, 0, 1]
     assert found.memory.tolist() in ([0, 1, 0],)

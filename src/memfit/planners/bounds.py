@@ -5,19 +5,25 @@ windows count what is in use, and in-place pairs count as if the best of them we
 pairs are alive, the buffers they connect are covered by sets that could lie at one offset, each as large as its
 largest member; exact up to ten connected buffers, above that the largest set found in which no two are paired. With
 several memories the sum of the peaks is at least the load of all buffers, and at least the sum over memories of the
-load of the buffers forced into each. Rounding to alignments is not counted. Cost: O(n log n) and the in-place pairs alive.
+load of the buffers forced into each. Where all offsets in one memory share an alignment, sizes count as rounded up to it,
+but for one buffer alive at the instant, which may lie on top: the one that gains most. Cost: O(n log n), and the
+in-place pairs alive at each instant.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from memfit.planners import reduce
 from memfit.planners.problem import Instance, Ints, Problem
 from memfit.planners.reduce import Groups, groups_of, restrict, sections, whole_instance
 
 _EXACT = 10  # connected in-place buffers up to which the best merges at one instant are found exactly
+_TIED = 300  # buffers up to which a set with pairs or pieces is made irreducible
+_FULLEST = 64  # instants, fullest first, at which rounding to the alignment is looked at
 _INSTANTS = 200_000  # pairs x instants up to which each instant is looked at alone
 
 
@@ -52,7 +58,29 @@ def load_of(instance: Instance) -> int:
     """Largest sum of bytes alive at one instant, or the highest end of a pin: no placement's peak is lower."""
     pins = instance.fixed >= 0
     loads = profile(instance)[0]
-    return max(int(loads.max(initial=0)), int((instance.fixed + instance.size)[pins].max(initial=0)))
+    least = max(int(loads.max(initial=0)), int((instance.fixed + instance.size)[pins].max(initial=0)))
+    return _with_padding(instance, None, least)[0]
+
+
+def _with_padding(instance: Instance, saved: Callable[[Instance, Ints], Ints] | None, least: int) -> tuple[int, int]:
+    """The bound with sizes rounded up to the common alignment, where it is above ``least``, and its section (else -1)."""
+    step = reduce.common_alignment(instance.alignment, instance.piece_low)
+    if step == 1 or not (instance.piece_high % step).any():
+        return least, -1
+    high = reduce.round_up(instance.piece_high, step)
+    padding = high - instance.piece_high
+    padded = replace(instance, piece_high=high)
+    loads = profile(padded)[0]
+    loads = loads - (saved(padded, loads) if saved else 0)
+    lower, upper, _ = sections(instance.piece_lower, instance.piece_upper)
+    best, at = least, -1
+    for section in np.argsort(-loads, kind="stable")[:_FULLEST].tolist():
+        if loads[section] <= best:
+            break
+        on_top = int(padding[(lower <= section) & (section < upper)].max(initial=0))
+        if loads[section] - on_top > best:
+            best, at = int(loads[section]) - on_top, section
+    return best, at
 
 
 def load(problem: Problem) -> Load:
@@ -87,14 +115,15 @@ def irreducible(problem: Problem, found: Load, capacity: int) -> tuple[int, ...]
     """
     rows = sorted(found.buffers, key=lambda b: (-int(problem.size[b]), b))
     inside = set(rows)
-    if any(a in inside and b in inside for a, b in (*problem.same, *problem.in_place)) or problem.pieces:
+    tied = any(a in inside and b in inside for a, b in (*problem.same, *problem.in_place)) or bool(problem.pieces)
 
-        def needs(chosen: list[int]) -> int:
-            return load(restrict(problem, np.array(sorted(chosen), dtype=np.int64))).nbytes
-    else:
-
-        def needs(chosen: list[int]) -> int:
-            return sum(int(problem.size[b]) for b in chosen)
+    def needs(chosen: list[int]) -> int:
+        buffers = np.array(sorted(chosen), dtype=np.int64)
+        if tied:
+            return load(restrict(problem, buffers)).nbytes
+        sizes = problem.size[buffers]
+        rounded = reduce.round_up(sizes, int(np.gcd.reduce(problem.alignment[buffers])))
+        return int(rounded.sum() - (rounded - sizes).max(initial=0))
 
     if len(rows) <= 1 or needs(rows) <= capacity:
         return tuple(sorted(rows))
@@ -103,7 +132,7 @@ def irreducible(problem: Problem, found: Load, capacity: int) -> tuple[int, ...]
         middle = (few + many) // 2
         few, many = (few, middle) if needs(rows[:middle]) > capacity else (middle, many)
     kept = rows[:many]
-    for buffer in reversed(rows[: many - 1]):
+    for buffer in reversed(rows[: many - 1]) if not tied or many <= _TIED else ():
         rest = [b for b in kept if b != buffer]
         if needs(rest) > capacity:
             kept = rest
@@ -119,9 +148,14 @@ def _load_in(problem: Problem, groups: Groups, memory: int | None) -> Load:
     loads, full = profile(instance)
     loads = loads - _savings(problem, groups, rows, instance, loads)
     at = int(np.argmax(loads))
+    least, rounded = int(loads[at]), ""
+    if memory is not None or len(problem.memories) == 1:
+        least, higher = _with_padding(instance, lambda i, sums: _savings(problem, groups, rows, i, sums), least)
+        at, rounded = (at, "") if higher < 0 else (higher, ", sizes rounded up to the alignment")
     instant = int(full[at])
     alive = [m for r in rows for m in groups.members[r] if _alive(problem, m, instant)]
-    found = Load(int(loads[at]), instant, tuple(sorted(alive)), f"the load: {len(alive)} buffers alive at instant {instant}")
+    why = f"the load: {len(alive)} buffers alive at instant {instant}{rounded}"
+    found = Load(least, instant, tuple(sorted(alive)), why)
     if memory is None and len(problem.memories) > 1:
         return found
     ends = np.where(instance.fixed >= 0, instance.fixed + instance.size, 0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from memfit.planners.bounds import load_of
 from memfit.planners.problem import Instance, Ints
-from memfit.planners.reduce import Part, join, peak_of, split
+from memfit.planners.reduce import Part, split
 
 Progress = Callable[[str, float], None]
 _LARGE = 3_000  # rows of a component above which the local search comes first
@@ -51,12 +51,18 @@ class Clock:
 
 @dataclass
 class _State:
-    """A component, the best offsets known for it (in units), their peak and the proved bound (in bytes)."""
+    """A component, the best offsets known for it, their peak and the proved bound, all in bytes."""
 
     part: Part
+    size: Ints
     offset: Ints
     peak: int
     bound: int
+
+    @property
+    def forms(self) -> list[Part]:
+        """What the searches are given, the easiest first: rounded up to the alignment, if that is a form, and exactly."""
+        return [self.part.rounded, self.part] if self.part.rounded is not None else [self.part]
 
 
 def conflicts(instance: Instance) -> int:
@@ -76,9 +82,10 @@ class Components:
         self.states: list[_State] = []
         self.infeasible: tuple[int, ...] = ()
         for part in split(whole):
-            best = min((start[part.rows] // part.unit for start in starts), key=lambda o: peak_of(part.instance, o))
-            load = load_of(part.instance) * part.unit
-            self.states.append(_State(part, best, peak_of(part.instance, best) * part.unit, load))
+            size = whole.size[part.rows]
+            offset = min((start[part.rows] for start in starts), key=lambda o: int((o + size).max()))
+            state = _State(part, size, offset, int((offset + size).max()), load_of(part.instance) * part.unit)
+            self.states.append(state)
 
     @property
     def peak(self) -> int:
@@ -93,7 +100,10 @@ class Components:
     @property
     def offset(self) -> Ints:
         """The best placement, in bytes of the whole Instance."""
-        return join(len(self.whole), [s.part for s in self.states], [s.offset for s in self.states])
+        out = np.zeros(len(self.whole), dtype=np.int64)
+        for state in self.states:
+            out[state.part.rows] = state.offset
+        return out
 
     def local(self, target: int, share: float = 1.0) -> None:
         """The local search on every component above ``target`` bytes, in ``share`` of the time that is left."""
@@ -138,9 +148,13 @@ class Components:
             if state.peak > needed and not self.infeasible and self.clock.left > end:
                 search(state, (self.clock.left - end) / (len(todo) - index))
 
-    def _keep(self, state: _State, offset: Ints | None) -> None:
-        """Keeps offsets of a component (in units) if they are lower."""
-        if offset is not None and (peak := peak_of(state.part.instance, offset) * state.part.unit) < state.peak:
+    def _keep(self, state: _State, form: Part, offset: Ints | None) -> None:
+        """Keeps offsets of a form of a component (in its units) if they are lower."""
+        if offset is None:
+            return
+        offset = np.asarray(offset, dtype=np.int64) * form.unit
+        peak = int((offset + state.size).max())
+        if peak < state.peak:
             state.offset, state.peak = offset, peak
 
     def _say(self, phase: str) -> Callable[..., None]:
@@ -153,37 +167,47 @@ class Components:
         return say
 
     def _improve(self, module: Any, state: _State, target: int, seconds: float) -> None:
-        unit, instance = state.part.unit, state.part.instance
-        goal = max(target, self.bound) // unit
-        found = module.improve(instance, state.offset, target=goal, time_limit=seconds, seed=self.seed,
-                               progress=self._say("local search"))  # fmt: skip
-        self._keep(state, np.asarray(found, dtype=np.int64))
+        form, goal = state.forms[0], max(target, self.bound)
+        found = module.improve(form.instance, state.offset // form.unit, target=-(-goal // form.unit), time_limit=seconds,
+                               seed=self.seed, progress=self._say("local search"))  # fmt: skip
+        self._keep(state, form, found)
 
     def _minimise(self, module: Any, state: _State, target: int, seconds: float) -> None:
-        unit, instance = state.part.unit, state.part.instance
-        goal, begin = max(target, self.bound), self.clock.spent
-        if state.peak <= state.bound or conflicts(instance) > _CONFLICTS:
-            return
-        if goal > state.bound:
-            tried = module.place(instance, goal // unit, time_limit=seconds / 2, seed=self.seed, threads=self.threads)
-            self._keep(state, tried.offset)
-            if state.peak <= goal:
+        begin = self.clock.spent
+        for form in state.forms:
+            goal, left = max(target, self.bound), max(0.0, seconds - (self.clock.spent - begin))
+            if state.peak <= max(goal, state.bound) or conflicts(form.instance) > _CONFLICTS:
                 return
-        left = max(0.0, seconds - (self.clock.spent - begin))
-        found = module.minimise(instance, time_limit=left, incumbent=state.offset, seed=self.seed,
-                                progress=self._say("exact search"))  # fmt: skip
-        self._keep(state, found.offset)
-        state.bound = max(state.bound, found.bound * unit)
+            if goal > state.bound:
+                tried = module.place(form.instance, goal // form.unit, time_limit=left / 2, seed=self.seed,
+                                     threads=self.threads)  # fmt: skip
+                self._keep(state, form, tried.offset)
+                left = max(0.0, seconds - (self.clock.spent - begin))
+            if state.peak > goal:
+                found = module.minimise(form.instance, time_limit=left, incumbent=state.offset // form.unit,
+                                        seed=self.seed, progress=self._say("exact search"))  # fmt: skip
+                self._keep(state, form, found.offset)
+                lost = 0 if form is state.part else int((form.instance.size * form.unit - state.size).max())
+                state.bound = max(state.bound, found.bound * form.unit - lost)
 
     def _place(self, module: Any, state: _State, limit: int, seconds: float) -> None:
-        unit, instance = state.part.unit, state.part.instance
-        if conflicts(instance) > _CONFLICTS:
-            return
-        tried = module.place(instance, limit // unit, time_limit=seconds, seed=self.seed, threads=self.threads)
-        self._keep(state, tried.offset)
-        if tried.status == "infeasible":
-            state.bound = max(state.bound, (limit // unit + 1) * unit)
-            rows = state.part.rows.tolist()
-            if hasattr(module, "explain"):
-                rows = [rows[i] for i in module.explain(instance, limit // unit, time_limit=self.clock.limit)]
-            self.infeasible = tuple(rows)
+        begin = self.clock.spent
+        for form in state.forms:
+            left = max(0.0, seconds - (self.clock.spent - begin))
+            if state.peak <= limit or conflicts(form.instance) > _CONFLICTS:
+                return
+            tried = module.place(
+                form.instance, limit // form.unit, time_limit=left, seed=self.seed, threads=self.threads
+            )
+            self._keep(state, form, tried.offset)
+            if tried.status == "infeasible" and (form is state.part or limit % form.step == 0):
+                self._prove(module, state, form, limit)
+                return
+
+    def _prove(self, module: Any, state: _State, form: Part, limit: int) -> None:
+        """Takes down that a component does not fit, and which of its rows alone do not."""
+        state.bound = max(state.bound, (limit // state.part.unit + 1) * state.part.unit)
+        rows = state.part.rows.tolist()
+        if hasattr(module, "explain"):
+            rows = [rows[i] for i in module.explain(form.instance, limit // form.unit, time_limit=self.clock.limit)]
+        self.infeasible = tuple(rows)

@@ -10,7 +10,14 @@
 
 Why the division is exact: push every row of a placement down as far as the rows below it, the pins and its alignment
 allow. Each offset is then a sum of window edges rounded up to alignments, hence a multiple of the unit, and no offset
-rose. In every Instance made here a row's ``size`` is the highest byte that it uses, so its end is ``offset + size``.
+rose.
+
+Where every window begins at a multiple of what all alignments have in common, the bytes up to the next multiple are lost to
+everyone; rounding sizes up to it makes a second form of the component, with a larger unit and often no alignments left.
+Its placements are those of the component; a peak is smaller in bytes than in the rounded form by less than that
+multiple, so an optimum of the rounded form is one of the component only where the bound says so.
+
+In every Instance made here a row's ``size`` is the highest byte that it uses, so its end is ``offset + size``.
 Cost: O(n log n).
 """
 
@@ -28,11 +35,16 @@ from memfit.planners.problem import ANY_MEMORY, FREE_OFFSET, Instance, Ints, Pro
 
 @dataclass(frozen=True)
 class Part:
-    """One component: ``instance`` in sections and units, ``rows`` of the whole Instance it holds, bytes of one ``unit``."""
+    """One component: ``instance`` in sections and units, ``rows`` of the whole Instance it holds, bytes of one ``unit``.
+
+    ``rounded``: the same with sizes rounded up to multiples of its ``step``, where alignments make that nearly free.
+    """
 
     instance: Instance
     rows: Ints
     unit: int
+    step: int = 1
+    rounded: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -173,13 +185,33 @@ def _part(instance: Instance, rows: Ints) -> Part:
     low, high = instance.piece_low[picked], instance.piece_high[picked]
     fixed, size = instance.fixed[rows], instance.size[rows]
     pins = fixed[fixed >= 0]
+    step = common_alignment(instance.alignment[rows], low)
+    rounded = None
+    if step > 1 and (high % step).any():
+        larger = Instance(
+            instance.lower[rows], instance.upper[rows], round_up(size, step), instance.alignment[rows], fixed, start,
+            instance.piece_lower[picked], instance.piece_upper[picked], low, round_up(high, step), instance.limit,
+        )  # fmt: skip
+        form = _part(larger, np.arange(len(rows), dtype=np.int64))
+        rounded = Part(form.instance, rows, form.unit, step)
     unit, alignment = _unit(np.concatenate([low, high, pins]), instance.alignment[rows])
     limit = instance.limit // unit if instance.limit >= 0 else -1
     part = Instance(
         np.minimum.reduceat(lower, start[:-1]), np.maximum.reduceat(upper, start[:-1]), size // unit, alignment,
         np.where(fixed >= 0, fixed // unit, FREE_OFFSET), start, lower, upper, low // unit, high // unit, limit,
     )  # fmt: skip
-    return Part(part, rows, unit)
+    return Part(part, rows, unit, rounded=rounded)
+
+
+def common_alignment(alignment: Ints, low: Ints) -> int:
+    """What every offset is a multiple of, if every window begins at a multiple of it too; else 1."""
+    step = int(np.gcd.reduce(alignment)) if len(alignment) else 1
+    return step if step > 1 and not (low % step).any() else 1
+
+
+def round_up(size: Ints, step: int) -> Ints:
+    """Sizes rounded up to multiples of ``step``."""
+    return -(-size // step) * step
 
 
 def _unit(edges: Ints, alignment: Ints) -> tuple[int, Ints]:
