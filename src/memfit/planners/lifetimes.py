@@ -51,6 +51,7 @@ def problem_of_graph(
     Raises:
         ProblemError: nothing is left to place.
     """
+    stepped = frozenset(storage for op in graph.ops if op.phase == "optimizer" for storage in op.reads)
     order = list(range(len(graph.ops))) if schedule is None else list(schedule)
     buffers = _Buffers(alignment)
     open_since: dict[int, int] = {}
@@ -62,8 +63,8 @@ def problem_of_graph(
         begun = open_since.pop(storage)
         row = graph.storages[storage]
         maker = graph.ops[order[begun]]
-        label = row.label or maker.label or maker.name
-        row_of[storage] = buffers.add(str(storage), begun, end, row.nbytes, _graph_category(graph, storage, maker.phase), label)
+        label = row.label or maker.label or _short(maker.name)
+        row_of[storage] = buffers.add(str(storage), begun, end, row.nbytes, _graph_category(graph, storage, maker.phase, stepped), label)
 
     closed: dict[tuple[int, int], int] = {}
     for position, index in enumerate(order):
@@ -80,7 +81,7 @@ def problem_of_graph(
         if op.reuse >= 0 and op.writes:
             reused.append((op.reuse, op.writes[0], position))
         if op.workspace:
-            buffers.add(f"inside {position}", position, position + 1, op.workspace, Category.TEMPORARIES, f"inside {op.name}")
+            buffers.add(f"inside {position}", position, position + 1, op.workspace, Category.TEMPORARIES, f"inside {_short(op.name)}")
     for storage in list(open_since):
         begun = open_since[storage]
         end = len(order) if graph.storages[storage].output else last_read[storage] + 1
@@ -113,11 +114,16 @@ def _with_pairs(
     return replace(problem, in_place=tuple(pairs)) if pairs else problem
 
 
-def _graph_category(graph: Graph, storage: int, phase: str) -> Category:
-    """What a storage of a Graph is for, as far as the Graph tells."""
+def _graph_category(graph: Graph, storage: int, phase: str, stepped: frozenset[int]) -> Category:
+    """What a storage of a Graph is for, as far as the Graph tells; ``stepped``: what an optimizer reads."""
     if phase == "forward":
         return Category.ACTIVATIONS
-    return Category.GRADIENTS if graph.storages[storage].output else Category.TEMPORARIES
+    return Category.GRADIENTS if storage in stepped or graph.storages[storage].output else Category.TEMPORARIES
+
+
+def _short(op: str) -> str:
+    """``aten.mm.default`` -> ``mm``."""
+    return op.removeprefix("aten.").removesuffix(".default")
 
 
 def problem_of_trace(trace: Trace, *, alignment: int = ALIGNMENT, constants: bool = False) -> Problem:
@@ -146,7 +152,8 @@ def problem_of_trace(trace: Trace, *, alignment: int = ALIGNMENT, constants: boo
         times[storage] = times.get(storage, 0) + 1
         name = str(storage) if times[storage] == 1 else f"{storage}#{times[storage]}"
         op = trace.ops[row.op] if 0 <= row.op < len(trace.ops) else TraceOp("")
-        made = op.name if row.dtype or row.label else f"inside {op.name}"
+        name_of_op = _short(op.name)
+        made = name_of_op if row.dtype or row.label else f"inside {name_of_op}"
         label = row.label or (f"{op.module} {made}" if op.module else made)
         buffers.add(name, begun, end, nbytes, row.category, label)
 

@@ -72,7 +72,7 @@ def gap_word(gap: float) -> str:
 
 
 def _proof(report: PlanReport) -> str:
-    return f"Lower bound {format_bytes(report.bound)} ({report.bound} bytes): no placement is below {report.bound_reason}."
+    return f"Lower bound {format_bytes(report.bound)} ({report.bound} bytes), from {report.bound_reason}."
 
 
 def _draw_unkept(console: Console, report: PlanReport) -> None:
