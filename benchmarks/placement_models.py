@@ -209,7 +209,11 @@ def by_minimalloc(program: str, problem: Problem, capacity: int, limit: float) -
 
 def planners_of(rows: dict[str, dict[str, Any]]) -> list[str]:
     """Names of the planners that answered anything."""
-    return [n for n in ("memfit", "MiniMalloc", "greedy", "ExecuTorch greedy", "Inductor pools") if any(n in r for r in rows.values())]
+    return [
+        n
+        for n in ("memfit", "MiniMalloc", "greedy", "ExecuTorch greedy", "Inductor pools")
+        if any(n in r for r in rows.values())
+    ]
 
 
 def summary(rows: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
@@ -248,7 +252,9 @@ def never_above(rows: dict[str, dict[str, Any]]) -> dict[str, int]:
 
 def show(table: dict[str, Any], steps: int) -> None:
     """Print the summary."""
-    print(f"\n{steps} steps           at load        mean ratio  worst   CPU s   slowest   inference / training at load")
+    print(
+        f"\n{steps} steps           at load        mean ratio  worst   CPU s   slowest   inference / training at load"
+    )
     for planner, found in table.items():
         every, one, two = found["all"], found["inference"], found["training"]
         if not every["answered"]:

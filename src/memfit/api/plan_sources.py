@@ -1,9 +1,9 @@
 """What ``plan`` can plan -> a Problem: a table, a trace, a graph, an earlier plan, or a program's step.
 
-    *.csv                  a table of buffers, MiniMalloc's columns
-    *.npz                  a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
-    *.json, *.json.gz      a Graph, or a plan that ``memfit plan --out`` wrote (planned anew)
-    file.py:function       a target: its step captured as a graph; where that cannot be, its predicted trace
+*.csv                  a table of buffers, MiniMalloc's columns
+*.npz                  a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
+*.json, *.json.gz      a Graph, or a plan that ``memfit plan --out`` wrote (planned anew)
+file.py:function       a target: its step captured as a graph; where that cannot be, its predicted trace
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
     name = str(path)
     if suffix in _LATER:
         raise TargetError(
-            name, f"{_LATER[suffix]} cannot be read yet", "plan a target (file.py:function), a saved trace or a CSV of lifetimes"
+            name,
+            f"{_LATER[suffix]} cannot be read yet",
+            "plan a target (file.py:function), a saved trace or a CSV of lifetimes",
         )
     if not path.is_file():
         hint = "write a file (.csv, .npz, .json) or a target such as file.py:function"
@@ -87,7 +90,9 @@ def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
             return Source(_aligned(plan_of(data, name).problem, alignment), name)
         return Source(problem_of_graph(_graph(data, name), **how), name)
     raise TargetError(
-        name, "nothing is known of such a file", "plan a .csv table, a .npz trace, a .json graph or plan, or file.py:function"
+        name,
+        "nothing is known of such a file",
+        "plan a .csv table, a .npz trace, a .json graph or plan, or file.py:function",
     )
 
 
@@ -138,6 +143,7 @@ def _no_settings(name: str, settings: Mapping[str, Any] | None) -> None:
 def _step(target: Any, settings: Mapping[str, Any], how: dict[str, Any], source: str | None, say: Say) -> Source:
     from memfit.frameworks.target import load_function, step_of
 
+    build: Callable[[], Step] | Step
     if isinstance(target, Step):
         if settings:
             raise TargetError("step", "a Step that exists takes no settings", "pass the function that makes it")
@@ -145,11 +151,11 @@ def _step(target: Any, settings: Mapping[str, Any], how: dict[str, Any], source:
     else:
         function = load_function(target) if isinstance(target, str) else target
         if not callable(function):
-            raise TargetError(repr(target)[:80], "it is no target", "pass a path, a Problem, Trace, Graph, Step or function")
+            raise TargetError(
+                repr(target)[:80], "it is no target", "pass a path, a Problem, Trace, Graph, Step or function"
+            )
         name = target if isinstance(target, str) else getattr(function, "__name__", type(function).__name__)
-
-        def build() -> Step:
-            return step_of(function, name, settings)
+        build = partial(step_of, function, name, settings)
 
     notes = []
     if source != TRACE:

@@ -1,32 +1,34 @@
 """`plan`: where every buffer lies when the future is known, by every strategy, and how far from optimal each is.
 
-    whatever has lifetimes --> Problem --> planners.portfolio (bound, strategies, search) --> PlanReport
+whatever has lifetimes --> Problem --> planners.portfolio (bound, strategies, search) --> PlanReport
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from memfit.api.plan_sources import problem_from
-from memfit.errors import CapacityError
+from memfit.errors import CapacityError, UndecidedError
 from memfit.ir.graph import Graph
 from memfit.ir.step import Step
 from memfit.ir.trace import Trace
-from memfit.planners import bounds
+from memfit.planners import bounds, greedy
 from memfit.planners.load import alive_at, load_of
 from memfit.planners.memories import with_capacity, with_memories
 from memfit.planners.plan_file import memory_peaks
 from memfit.planners.portfolio import PlanResult, plan_problem
-from memfit.planners.problem import Memory, Problem
+from memfit.planners.problem import Memory, Placement, Problem
 from memfit.report.plan_summary import AliveBuffer, PlanReport
 from memfit.report.summary import Moment
 
 Progress = Callable[[str, int | None, int | None], None]
 TIME_LIMIT = 10.0
 _ALIVE_LISTED = 50
+_BASELINES_UP_TO = 5000
 
 
 def plan(
@@ -47,7 +49,7 @@ def plan(
         capacity: bytes of the only memory; left out, that in a CSV's file name, if there is one.
         memories: the memories to use, the preferred first, instead of one.
         time_limit: CPU seconds that the searches may take.
-        strategies: names of those to run; left out, all.
+        strategies: names of those to run; left out, those that it takes, and the greedy orders beside them.
         alignment: bytes; left out, 64 for programs, and what a table says.
         constants: also place parameters, buffers, inputs and optimizer state.
         source: "graph" or "trace": what to take a program's lifetimes from; left out, the graph where it can be captured.
@@ -57,7 +59,8 @@ def plan(
 
     Raises:
         ProblemError: buffers that cannot be planned.
-        CapacityError: a buffer alone is above the capacity, or (``must_fit``) no placement within it was found.
+        CapacityError: a buffer alone is above the capacity, or (``must_fit``) it is proved that they do not fit.
+        UndecidedError: (``must_fit``) neither a placement within the capacity nor a proof was found in time.
         MemfitError: the target cannot be used.
     Cost: seconds to capture a program; planning takes milliseconds for a step, ``time_limit`` at most where it is hard.
     """
@@ -75,15 +78,30 @@ def plan(
         progress=lambda text, share: say(f"planning: {text}", int(100 * share), 100),
     )  # fmt: skip
     planned = time.process_time()
-    report = _report(problem, result, found.name, found.notes, planned - planning, planning - begun)
+    made = result.all if strategies is not None else (*result.all, *_baselines(problem, result.all))
+    report = _report(problem, result, made, found.name, found.notes, planned - planning, planning - begun)
     if must_fit and report.unkept and report.capacity is not None:
-        raise CapacityError(report.capacity, report.bound, report.infeasible, report.target)
+        if report.fits is False:
+            raise CapacityError(report.capacity, report.bound, report.infeasible, report.target)
+        raise UndecidedError(report.capacity, report.best.peak, report.bound, report.seconds)
     return report
 
 
+def _baselines(problem: Problem, made: Sequence[Placement]) -> tuple[Placement, ...]:
+    """The greedy orders that planning did not need, for the table; none where the problem is large."""
+    known = {placement.strategy for placement in made}
+    rest = [name for name in greedy.STRATEGIES if name not in known]
+    if not rest or len(problem) > _BASELINES_UP_TO:
+        return ()
+    return plan_problem(problem, strategies=rest).all
+
+
 def _report(
-    problem: Problem, result: PlanResult, name: str, notes: tuple[str, ...], seconds: float, reading: float
-) -> PlanReport:
+    problem: Problem, result: PlanResult, made: Sequence[Placement], name: str, notes: tuple[str, ...], seconds: float,
+    reading: float,
+) -> PlanReport:  # fmt: skip
+    rooms = [memory.capacity for memory in problem.memories if memory.capacity is not None]
+    rest = sorted((p for p in made if p is not result.best), key=lambda p: (p.peak, p.seconds))
     load = load_of(problem)
     needed = bounds.load(problem)
     instant = needed.instant if needed.instant >= 0 else load.peak_instant
@@ -96,23 +114,11 @@ def _report(
         for i in alive_at(problem, instant)[:_ALIVE_LISTED].tolist()
     )  # fmt: skip
     peaks = memory_peaks(problem, best)
-    capacity, fits = _fits(problem, result, peaks)
     return PlanReport(
-        name, problem, result.all, result.bound, result.bound_reason, load, instant, _moment(problem, instant), alive,
-        peaks, capacity, fits, result.infeasible if fits is not True else (), seconds, reading, notes,
+        name, problem, (best, *(replace(p, bound=result.bound) for p in rest)), result.bound, result.bound_reason, load,
+        instant, _moment(problem, instant), alive, peaks, sum(rooms) if rooms else None, result.fits, result.infeasible,
+        seconds, reading, notes,
     )  # fmt: skip
-
-
-def _fits(problem: Problem, result: PlanResult, peaks: tuple[int, ...]) -> tuple[int | None, bool | None]:
-    """The capacity asked for, and whether it is kept: None where neither a placement nor a proof was found."""
-    limits = [memory.capacity for memory in problem.memories]
-    if all(limit is None for limit in limits):
-        return None, None
-    total = sum(limit if limit is not None else peak for limit, peak in zip(limits, peaks, strict=True))
-    if all(limit is None or peak <= limit for limit, peak in zip(limits, peaks, strict=True)):
-        return total, True
-    impossible = bool(result.infeasible) or (None not in limits and result.bound > total)
-    return total, False if impossible else None
 
 
 def _category(problem: Problem, buffer: int) -> str:

@@ -9,7 +9,7 @@ import click
 from memfit.cli.answer import Answer
 from memfit.cli.options import html_option, json_option, output_option, settings_option
 from memfit.cli.progress import progress_line
-from memfit.errors import CapacityError
+from memfit.errors import CapacityError, MemfitError, UndecidedError
 from memfit.files import write_atomically
 from memfit.planners.memories import parse_memories
 from memfit.planners.plan_file import plan_text
@@ -90,8 +90,10 @@ def command(
     written = _write(report, html, png, out)
     data = report.to_json(offsets)
     if report.unkept and report.capacity is not None:
-        error = CapacityError(report.capacity, report.bound, report.infeasible, report.target)
-        data["error"] = {"kind": "CapacityError", "message": str(error)}
+        error: MemfitError = UndecidedError(report.capacity, report.best.peak, report.bound, report.seconds)
+        if report.fits is False:
+            error = CapacityError(report.capacity, report.bound, report.infeasible, report.target)
+        data["error"] = {"kind": type(error).__name__, "message": str(error)}
     return Answer(data, lambda console: draw_plan(console, report, written), unkept=report.unkept)
 
 

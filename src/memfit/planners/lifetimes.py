@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from memfit.analyses.liveness import lifetimes
 from memfit.errors import ProblemError
 from memfit.ir.graph import Graph
 from memfit.ir.trace import Category, Trace, TraceOp
@@ -51,67 +52,43 @@ def problem_of_graph(
     Raises:
         ProblemError: nothing is left to place.
     """
-    stepped = frozenset(storage for op in graph.ops if op.phase == "optimizer" for storage in op.reads)
     order = list(range(len(graph.ops))) if schedule is None else list(schedule)
+    stepped = frozenset(storage for op in graph.ops if op.phase == "optimizer" for storage in op.reads)
+    life = lifetimes(graph, order)
     buffers = _Buffers(alignment)
-    open_since: dict[int, int] = {}
-    last_read: dict[int, int] = {}
-    reused: list[tuple[int, int, int]] = []
-    row_of: dict[int, int] = {}
+    begun: dict[int, int] = {}
+    row_of: dict[tuple[int, int], int] = {}  # (storage, position that made this instance) -> buffer
+    taken: list[tuple[int, tuple[int, int]]] = []  # buffer whose bytes the instance takes over
 
-    def close(storage: int, end: int) -> None:
-        begun = open_since.pop(storage)
-        row = graph.storages[storage]
-        maker = graph.ops[order[begun]]
+    def close(storage: int, end: int) -> int:
+        begin = begun.pop(storage)
+        row, maker = graph.storages[storage], graph.ops[order[begin]]
         label = row.label or maker.label or _short(maker.name)
-        row_of[storage] = buffers.add(str(storage), begun, end, row.nbytes, _graph_category(graph, storage, maker.phase, stepped), label)
+        category = _graph_category(graph, storage, maker.phase, stepped)
+        row_of[storage, begin] = buffers.add(str(storage), begin, end, row.nbytes, category, label)
+        return row_of[storage, begin]
 
-    closed: dict[tuple[int, int], int] = {}
     for position, index in enumerate(order):
         op = graph.ops[index]
-        for storage in op.reads:
-            last_read[storage] = position
-        for storage in op.writes:
-            if storage in open_since:  # computed again: the earlier instance died after its last read
-                begun = open_since[storage]
-                close(storage, max(last_read.get(storage, begun), begun) + 1)
-                closed[storage, begun] = row_of[storage]
-            open_since[storage] = position
-            last_read[storage] = position
-        if op.reuse >= 0 and op.writes:
-            reused.append((op.reuse, op.writes[0], position))
+        begun.update(dict.fromkeys(op.writes, position))
         if op.workspace:
-            buffers.add(f"inside {position}", position, position + 1, op.workspace, Category.TEMPORARIES, f"inside {_short(op.name)}")
-    for storage in list(open_since):
-        begun = open_since[storage]
-        end = len(order) if graph.storages[storage].output else last_read[storage] + 1
-        close(storage, end)
-        closed[storage, begun] = row_of[storage]
+            label = f"inside {_short(op.name)}"
+            buffers.add(f"inside {position}", position, position + 1, op.workspace, Category.TEMPORARIES, label)
+        for storage in life.freed[position]:
+            if storage in begun:
+                died = close(storage, position + 1)
+                if life.reused[position] and storage == op.reuse:
+                    taken.append((died, (op.writes[0], position)))
+    for storage in list(begun):
+        close(storage, len(order))
     if constants:
         for index, row in enumerate(graph.storages):
             if row.constant:
-                buffers.add(str(index), 0, len(order), row.nbytes, Category.PARAMETERS, row.label)
+                buffers.add(str(index), 0, max(len(order), 1), row.nbytes, Category.PARAMETERS, row.label)
+    pairs = tuple((died, row_of[made]) for died, made in taken if died >= 0 and row_of[made] >= 0)
     ops = tuple(TraceOp(op.name, 0, op.phase, op.label) for op in graph.ops)
-    found = buffers.problem({"source": "graph", "ops": ops, "op_at": np.array(order, dtype=np.int64)})
-    mortal = {key: row for key, row in closed.items() if not graph.storages[key[0]].output}
-    return _with_pairs(found, mortal, closed, reused)
-
-
-def _with_pairs(
-    problem: Problem, mortal: dict[tuple[int, int], int], closed: dict[tuple[int, int], int],
-    reused: list[tuple[int, int, int]],
-) -> Problem:  # fmt: skip
-    """Add the in-place pairs: the input's instance that dies at the op, and what the op makes there.
-
-    ``closed``: buffer of each (storage, position that made it); ``mortal``: those of them that are no output.
-    """
-    dying = {(storage, int(problem.upper[row])): row for (storage, _), row in mortal.items() if row >= 0}
-    pairs = []
-    for source, made, position in reused:
-        a, b = dying.get((source, position + 1), -1), closed.get((made, position), -1)
-        if a >= 0 and b >= 0 and a != b:
-            pairs.append((a, b))
-    return replace(problem, in_place=tuple(pairs)) if pairs else problem
+    problem = buffers.problem({"source": "graph", "ops": ops, "op_at": np.array(order, dtype=np.int64)})
+    return replace(problem, in_place=pairs) if pairs else problem
 
 
 def _graph_category(graph: Graph, storage: int, phase: str, stepped: frozenset[int]) -> Category:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,11 @@ def load_of(problem: Problem, member: npt.NDArray[np.bool_] | None = None) -> Lo
     aliased = {buffer: number for number, group in enumerate(classes) for buffer in group}
     spans = [_class_spans(problem, group) for group in classes]
     spans += [
-        [(p.lower, p.upper, p.high - p.low) for p in problem.pieces[b]] for b in problem.pieces if chosen[b] and b not in aliased
+        [(p.lower, p.upper, p.high - p.low) for p in problem.pieces[b]]
+        for b in problem.pieces
+        if chosen[b] and b not in aliased
     ]
-    spans.append([s for pair in problem.in_place if (s := _saved(problem, pair, chosen, aliased)) is not None])
+    spans += [_saved(problem, pair, chosen, aliased) for pair in problem.in_place]
     rows = np.array([row for part in spans for row in part], dtype=np.int64).reshape(-1, 3)
     chosen[list(aliased)] = False
     chosen[list(problem.pieces)] = False
@@ -53,7 +56,7 @@ def load_of(problem: Problem, member: npt.NDArray[np.bool_] | None = None) -> Lo
     times, at = np.unique(np.concatenate([lower, upper]), return_inverse=True)
     change = np.zeros(len(times), dtype=np.int64)
     np.add.at(change, at.reshape(-1), np.concatenate([nbytes, -nbytes]))
-    return Load(times, np.cumsum(change))
+    return Load(times, np.maximum(np.cumsum(change), 0))
 
 
 def alive_at(problem: Problem, instant: int) -> Ints:
@@ -81,7 +84,7 @@ def _class_spans(problem: Problem, group: list[int]) -> list[tuple[int, int, int
     pieces = [piece for buffer in group for piece in problem.pieces_of(buffer)]
     times = sorted({time for piece in pieces for time in (piece.lower, piece.upper)})
     spans = []
-    for lower, upper in zip(times, times[1:], strict=False):
+    for lower, upper in pairwise(times):
         alive = [piece for piece in pieces if piece.lower <= lower and upper <= piece.upper]
         if alive:
             spans.append((lower, upper, _covered([(piece.low, piece.high) for piece in alive])))
@@ -99,10 +102,15 @@ def _covered(windows: list[tuple[int, int]]) -> int:
 
 def _saved(
     problem: Problem, pair: tuple[int, int], chosen: npt.NDArray[np.bool_], aliased: dict[int, int]
-) -> tuple[int, int, int] | None:
-    """(lower, upper, -bytes) that an in-place pair saves while both are alive, or None."""
+) -> list[tuple[int, int, int]]:
+    """(lower, upper, -bytes) that an in-place pair saves at most where both are in use."""
     a, b = pair
-    if not (chosen[a] and chosen[b]) or a in problem.pieces or b in problem.pieces or a in aliased or b in aliased:
-        return None
-    lower, upper = int(max(problem.lower[a], problem.lower[b])), int(min(problem.upper[a], problem.upper[b]))
-    return (lower, upper, -int(min(problem.size[a], problem.size[b]))) if lower < upper else None
+    if not (chosen[a] and chosen[b]) or (a in aliased and aliased.get(b) == aliased[a]):
+        return []
+    spans = []
+    for p in problem.pieces_of(a):
+        for q in problem.pieces_of(b):
+            lower, upper = max(p.lower, q.lower), min(p.upper, q.upper)
+            if lower < upper:
+                spans.append((lower, upper, -min(p.high - p.low, q.high - q.low)))
+    return spans

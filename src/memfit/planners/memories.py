@@ -27,7 +27,9 @@ def parse_memories(text: str) -> tuple[Memory, ...]:
     for part in text.split(","):
         name, colon, size = (piece.strip() for piece in part.partition(":"))
         if not name:
-            raise ProblemError(f"memories {text!r}", "one has no name", "write name:size,name:size, the preferred first")
+            raise ProblemError(
+                f"memories {text!r}", "one has no name", "write name:size,name:size, the preferred first"
+            )
         found.append(Memory(name, parse_bytes(size) if colon else None))
     names = [memory.name for memory in found]
     twice = next((name for name in names if names.count(name) > 1), None)

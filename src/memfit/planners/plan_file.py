@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from memfit.errors import TraceError
+from memfit.errors import CapacityError, ProblemError, TraceError
 from memfit.files import write_atomically
 from memfit.planners.problem import ANY_MEMORY, FREE_OFFSET, Memory, Piece, Placement, Problem
-from memfit.planners.validate import why_invalid
+from memfit.planners.validate import check_problem, why_invalid
 
 FORMAT, VERSION = "memfit plan", 1
 _COLUMNS = ("lower", "upper", "size", "alignment")
@@ -92,6 +92,9 @@ def plan_of(data: Any, where: str) -> Plan:
         raise TraceError(where, "its digest does not match its content: it was cut off or edited; plan again")
     try:
         plan = _plan(content)
+        check_problem(plan.problem)
+    except (ProblemError, CapacityError) as error:
+        raise TraceError(where, f"what it placed is no problem: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise TraceError(where, f"a field of the plan is not what it should be ({error!r})") from error
     why = why_invalid(plan.problem, plan.placement)
@@ -151,14 +154,13 @@ def _plan(content: dict[str, Any]) -> Plan:
         Memory(str(m["name"]), None if m["capacity"] is None else int(m["capacity"])) for m in content["memories"]
     )
     problem = Problem(
-        ids, *(column(name) for name in _COLUMNS), column("fixed", FREE_OFFSET), column("must_lie_in", ANY_MEMORY),
+        ids, column("lower"), column("upper"), column("size"), column("alignment"),
+        column("fixed", FREE_OFFSET), column("must_lie_in", ANY_MEMORY),
         {int(b): tuple(Piece(*map(int, row)) for row in rows) for b, rows in content["pieces"].items()},
         tuple((int(a), int(b)) for a, b in content["same"]), tuple((int(a), int(b)) for a, b in content["in_place"]),
         memories, column("expected") if "expected" in buffers else None, tuple(map(str, buffers.get("label", ()))),
         {"source": "plan"},
     )  # fmt: skip
-    if count and (problem.size <= 0).any():
-        raise ValueError("a size is not positive")
     placement = Placement(
         str(content["strategy"]), column("offset"), column("memory"), int(content["peak"]), int(content["lower_bound"]),
         float(content["seconds"]),

@@ -55,7 +55,9 @@ def read_table(path: str | Path) -> Problem:
         raise ProblemError(str(path), error.strerror or str(error), "name a CSV file that can be read") from error
     except UnicodeDecodeError as error:
         raise ProblemError(
-            str(path), f"byte {error.start} of it is no text", "a table is CSV text with a header such as id,lower,upper,size"
+            str(path),
+            f"byte {error.start} of it is no text",
+            "a table is CSV text with a header such as id,lower,upper,size",
         ) from error
     named = _CAPACITY.search(str(path))
     capacity = int(named.group(1)) if named else 0
@@ -83,7 +85,9 @@ def parse_table(text: str, where: str = "table", capacity: int | None = None) ->
     total = int(size.sum(dtype=np.float64)) + count * int(alignment.max())
     if total > LARGEST:
         raise ProblemError(
-            where, f"its sizes and alignments sum to about {total:.3g} bytes, more than 2^62", "write sizes in a larger unit"
+            where,
+            f"its sizes and alignments sum to about {total:.3g} bytes, more than 2^62",
+            "write sizes in a larger unit",
         )
     offset = table.integers("offset", FREE_OFFSET)
     table.check(offset < FREE_OFFSET, "offset", "is no offset: write 0 or more bytes, or -1 for a buffer that is free")
@@ -175,8 +179,8 @@ class _Table:
     def line(self, row: int) -> int:
         """The line of the file at which a row ends; looked up only for an error."""
         reader = self._reader()
-        lines = (reader.line_num for cells in reader if cells)
-        return next(line for number, line in enumerate(lines) if number == row + 1)
+        lines = [int(reader.line_num) for cells in reader if cells]
+        return lines[row + 1]
 
     def ids(self) -> tuple[str, ...]:
         """The ids, each one there and unlike the others."""
@@ -228,9 +232,13 @@ class _Table:
         row = int(np.argmax(wrong))
         first, last = int(lower[row]), int(upper[row])
         if self.inclusive:
-            raise self.error(row, f"its end {last - 1} is before its start {first}", "an end is the last instant in use")
+            raise self.error(
+                row, f"its end {last - 1} is before its start {first}", "an end is the last instant in use"
+            )
         kind = "empty" if first == last else "reversed"
-        raise self.error(row, f"its lifetime [{first}, {last}) is {kind}", "upper is the first instant no longer in use")
+        raise self.error(
+            row, f"its lifetime [{first}, {last}) is {kind}", "upper is the first instant no longer in use"
+        )
 
 
 def _dynamic(table: _Table, size: Ints) -> tuple[Ints, Ints | None]:
@@ -317,10 +325,11 @@ def table_text(problem: Problem, placement: Placement | None = None) -> str:
         columns["alignment"] = problem.alignment.tolist()
     if "hint" in problem.meta:
         columns["hint"] = problem.meta["hint"].tolist()
-    if problem.pieces:
-        columns["gaps"] = [" ".join(_gaps_of(problem, i)) if i in problem.pieces else "" for i in range(len(problem))]
-    if len(problem.memories) > 1 or (problem.memory != ANY_MEMORY).any():
-        chosen = problem.memory if placement is None else placement.memory
+    gaps = [" ".join(_gaps_of(problem, i)) if i in problem.pieces else "" for i in range(len(problem))]
+    if any(gaps):
+        columns["gaps"] = gaps
+    chosen = problem.memory if placement is None or len(problem.memories) == 1 else placement.memory
+    if (chosen != ANY_MEMORY).any():
         columns["memory"] = [problem.memories[m].name if m != ANY_MEMORY else "" for m in chosen.tolist()]
     for name, pairs in (("same", problem.same), ("in_place", problem.in_place)):
         if pairs:

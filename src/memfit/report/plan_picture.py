@@ -55,7 +55,11 @@ def plan_picture(report: PlanReport) -> bytes:
     _draw_load(axes[0], scene.load, report, scene)
     for axis, panel in zip(axes[1:], scene.panels, strict=False):
         _draw_panel(axis, panel, scene, report)
-    word = "instant (the steps of the program, in order)" if "op_at" in report.problem.meta else "time (instants of the table)"
+    word = (
+        "instant (the steps of the program, in order)"
+        if "op_at" in report.problem.meta
+        else "time (instants of the table)"
+    )
     axes[-1].set_xlabel(word, color=_SOFT, fontsize=9)
     axes[-1].set_xlim(scene.begin, max(scene.end, scene.begin + 1))
     _draw_legend(figure, scene, report)
@@ -133,7 +137,9 @@ def _name_largest(axis: Any, panel: Panel, scene: Scene, report: PlanReport, top
 
 
 def _corners(left: Any, right: Any, low: Any, high: Any) -> Any:
-    return np.stack([np.stack([left, low], 1), np.stack([right, low], 1), np.stack([right, high], 1), np.stack([left, high], 1)], 1)
+    return np.stack(
+        [np.stack([left, low], 1), np.stack([right, low], 1), np.stack([right, high], 1), np.stack([left, high], 1)], 1
+    )
 
 
 def _dress(axis: Any, title: str, ticks: int) -> None:

@@ -30,7 +30,13 @@ SIZE_COLOURS = (
 )  # fmt: skip
 """Colours of buffers by their share of the peak, small to large, on a light and a dark ground."""
 
-SIZE_CLASSES = ((0.001, "under 0.1 %"), (0.01, "0.1 to 1 %"), (0.05, "1 to 5 %"), (0.2, "5 to 20 %"), (np.inf, "20 % or more"))
+SIZE_CLASSES = (
+    (0.001, "under 0.1 %"),
+    (0.01, "0.1 to 1 %"),
+    (0.05, "1 to 5 %"),
+    (0.2, "5 to 20 %"),
+    (np.inf, "20 % or more"),
+)
 """Upper ends of the classes of size, as shares of the peak, and what they are called."""
 
 
@@ -87,8 +93,7 @@ def scene_of(report: PlanReport, shown: int = SHOWN, grid: tuple[int, int] = GRI
     columns = (whole, problem.lower[whole], problem.upper[whole], np.zeros(len(whole), np.int64), problem.size[whole])
     buffer, left, right, low, high = (np.concatenate([c, extra[:, i]]) for i, c in enumerate(columns))
     low, high = low + best.offset[buffer], high + best.offset[buffer]
-    begin, end = int(left.min(initial=0)) if len(left) else 0, int(right.max(initial=1))
-    begin = int(left.min()) if len(left) else 0
+    begin, end = (int(left.min()), int(right.max())) if len(left) else (0, 1)
     keys, key, coloured_by = _keys(report)
     share = max(1, shown // len(problem.memories))
     panels = []
@@ -102,7 +107,9 @@ def scene_of(report: PlanReport, shown: int = SHOWN, grid: tuple[int, int] = GRI
         order = np.argsort(-(width * height), kind="stable")
         rows = np.flatnonzero(mine)[order]
         single, small = np.sort(rows[:share]), rows[share:]
-        merged = _merged(left[small] - begin, right[small] - begin, low[small], high[small], max(end - begin, 1), peak, grid)
+        merged = _merged(
+            left[small] - begin, right[small] - begin, low[small], high[small], max(end - begin, 1), peak, grid
+        )
         merged[:, :2] += begin
         panels.append(
             Panel(
@@ -156,13 +163,13 @@ def _merged(left: Ints, right: Ints, low: Ints, high: Ints, span: int, peak: int
     covered = change.cumsum(axis=0).cumsum(axis=1)[:up, :across] > 0
     runs: list[tuple[int, int, int, int]] = []
     opened: dict[tuple[int, int], int] = {}
-    for y in range(up + 1):
-        row = covered[y] if y < up else np.zeros(across, dtype=bool)
+    for line in range(up + 1):
+        row = covered[line] if line < up else np.zeros(across, dtype=bool)
         edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
-        now = set(map(tuple, edges.tolist()))
-        for ends in [ends for ends in opened if ends not in now]:
-            runs.append((*ends, opened.pop(ends), y))
+        now = {(begin, end) for begin, end in edges.tolist()}
+        for begin, end in [ends for ends in opened if ends not in now]:
+            runs.append((begin, end, opened.pop((begin, end)), line))
         for ends in now:
-            opened.setdefault(ends, y)
+            opened.setdefault(ends, line)
     rows = np.array(runs, dtype=np.float64) * (span / across, span / across, peak / up, peak / up)
     return np.rint(rows).astype(np.int64)

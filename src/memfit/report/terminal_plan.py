@@ -115,6 +115,12 @@ def _draw_strategies(console: Console, report: PlanReport) -> None:
     show(console, drawn)
     if len(report.placements) > STRATEGIES:
         say(console, f"  and {len(report.placements) - STRATEGIES} more, none better (--json lists all)", style="dim")
+    if any("/" in placement.strategy for placement in report.placements):
+        say(
+            console,
+            "  order/fit: greedy, e.g. size/best puts the largest first, each in the hole it fills best",
+            style="dim",
+        )
 
 
 def _mark(placement: Placement, report: PlanReport) -> str:
