@@ -8,6 +8,7 @@
     |- DeviceError              unknown device, model on the wrong device
     |- ProblemError             buffers that cannot be planned: overlapping pins, reversed lifetimes, bad sizes
     |- CapacityError            buffers that do not fit the capacity (a budget that cannot be kept)
+    |- UndecidedError           neither a placement within a capacity nor a proof was found in time
     |- TraceError               a trace, recipe or table file that is not one
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
@@ -33,6 +34,7 @@ __all__ = [
     "SizeError",
     "TargetError",
     "TraceError",
+    "UndecidedError",
     "VerifyError",
 ]  # fmt: skip
 
@@ -104,9 +106,24 @@ class CapacityError(MemfitError):
         shown = ", ".join(infeasible[:8]) + (f" and {len(infeasible) - 8} more" if len(infeasible) > 8 else "")
         super().__init__(
             f"{where} does not fit {format_bytes(capacity)} ({capacity} bytes): at least {format_bytes(needed)} ({needed}) "
-            f"are needed; these {len(infeasible)} buffers alone cannot fit: {shown}; raise the capacity or shrink one of them"
+            f"are needed; {'this buffer' if len(infeasible) == 1 else f'these {len(infeasible)} buffers'} alone cannot fit: "
+            f"{shown}; raise the capacity or shrink one of them"
         )
         self.capacity, self.needed, self.infeasible, self.where = capacity, needed, infeasible, where
+
+
+class UndecidedError(MemfitError):
+    """Neither a placement within the capacity nor a proof that there is none. Bytes: ``capacity``, ``peak`` reached,
+    ``bound`` proved; ``seconds`` of CPU time spent.
+    """
+
+    def __init__(self, capacity: int, peak: int, bound: int, seconds: float) -> None:
+        super().__init__(
+            f"not decided within the time limit ({seconds:.1f} s of CPU time) whether the buffers fit {capacity} bytes: "
+            f"the best placement found needs {format_bytes(peak)} ({peak} bytes), at least {bound} are proved to be needed; "
+            "raise the time limit or the capacity"
+        )
+        self.capacity, self.peak, self.bound, self.seconds = capacity, peak, bound, seconds
 
 
 class TraceError(MemfitError):

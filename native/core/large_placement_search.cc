@@ -1,0 +1,78 @@
+#include "large_placement_search.h"
+
+#include <algorithm>
+
+namespace memfit {
+
+Filling::Filling(const LargeProblem& problem, std::vector<int32_t> order, Fit fit, int64_t ceiling)
+    : problem_(problem), board_(problem), order_(std::move(order)), fit_(fit), ceiling_(ceiling) {
+  for (int32_t i = 0; i < problem.buffers; ++i)
+    if (problem.fixed[i] >= 0) board_.put(i, problem.fixed[i]);
+}
+
+bool Filling::run(int64_t work) {
+  const int64_t until = board_.work() + work;
+  for (; next_ < order_.size() && board_.work() < until; ++next_) {
+    const int32_t buffer = order_[next_];
+    if (problem_.fixed[buffer] >= 0) continue;
+    const int64_t offset = board_.find(buffer, fit_, ceiling_);
+    if (offset == kUnplaced) late_.push_back(buffer);
+    else board_.put(buffer, offset);
+  }
+  return next_ == order_.size();
+}
+
+std::vector<int64_t> Filling::whole() const {
+  Board board = board_;
+  for (const int32_t buffer : late_) board.put(buffer, board.find(buffer, Fit::kFirst, kNoCeiling));
+  return board.offset();
+}
+
+EjectionSearch::EjectionSearch(const LargeProblem& problem, const std::vector<int64_t>& offset, int64_t ceiling,
+                               uint64_t seed)
+    : problem_(problem), board_(problem), ceiling_(ceiling), random_(seed) {
+  std::vector<double> area;
+  for (int32_t i = 0; i < problem.buffers; ++i)
+    area.push_back(static_cast<double>(problem.size[i]) * static_cast<double>(problem.lifetime[i]));
+  const double largest = std::max(1.0, area.empty() ? 1.0 : *std::max_element(area.begin(), area.end()));
+  for (int32_t i = 0; i < problem.buffers; ++i) {
+    const bool pinned = problem.fixed[i] >= 0;
+    weight_.push_back(1 + static_cast<int64_t>(area[i] / largest * (1 << 30)));
+    cost_.push_back(pinned ? -1 : weight_[i]);
+    if (pinned) board_.put(i, problem.fixed[i]);
+    else if (offset[i] != kUnplaced && offset[i] + problem.reach[i] <= ceiling) board_.put(i, offset[i]);
+    else waiting_.emplace(weight_[i], i);
+  }
+}
+
+bool EjectionSearch::run(int64_t work) {
+  const int64_t until = board_.work() + work;
+  while (!waiting_.empty() && board_.work() < until) {
+    const int32_t buffer = waiting_.top().second;
+    waiting_.pop();
+    const int64_t offset = board_.force(buffer, ceiling_, cost_, evicted_);
+    if (offset == kUnplaced) {
+      hopeless_.push_back(buffer);
+      continue;
+    }
+    for (const int32_t other : evicted_) {
+      board_.take(other);
+      cost_[other] += weight_[other];
+      waiting_.emplace(weight_[other], other);
+    }
+    board_.put(buffer, offset);
+  }
+  return waiting_.empty() && hopeless_.empty();
+}
+
+std::vector<int64_t> EjectionSearch::whole() const {
+  Board board = board_;
+  for (const int32_t buffer : hopeless_) board.put(buffer, board.find(buffer, Fit::kFirst, kNoCeiling));
+  for (auto waiting = waiting_; !waiting.empty(); waiting.pop()) {
+    const int32_t buffer = waiting.top().second;
+    board.put(buffer, board.find(buffer, Fit::kFirst, kNoCeiling));
+  }
+  return board.offset();
+}
+
+}  // namespace memfit

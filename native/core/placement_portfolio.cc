@@ -1,0 +1,75 @@
+#include "placement_portfolio.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "random.h"
+
+namespace memfit {
+
+namespace {
+
+struct Recipe {
+  const char* order;
+  bool fewest;
+};
+
+// Which orders and in which sequence: benchmarks/placement_exact.py --lanes.
+constexpr Recipe kRecipes[] = {{"TAW", true},  {"TWA", false}, {"TOW", false}, {"TDB", false}, {"WAT", true},
+                               {"TAW", false}, {"ZTW", true},  {"WAT", false}, {"TOW", true},  {"TWA", true},
+                               {"BT", true},   {"TZW", false}};
+constexpr int32_t kRecipeCount = sizeof(kRecipes) / sizeof(kRecipes[0]);
+constexpr int64_t kSlice = 256;
+constexpr int32_t kMostLanes = 96;
+
+}  // namespace
+
+SearchOptions lane_options(int32_t number, uint32_t switches, uint64_t seed) {
+  SearchOptions out;
+  const Recipe& recipe = kRecipes[number % kRecipeCount];
+  out.order = recipe.order;
+  out.switches = recipe.fewest ? switches : switches & ~static_cast<uint32_t>(kFewest);
+  if (number >= kRecipeCount || seed != 0) {
+    out.seed = seed * 1000003 + static_cast<uint64_t>(number);
+    Random random(out.seed);
+    out.noise = number < kRecipeCount ? 0.02 : 0.05 + 0.6 * random.unit() * random.unit();
+  }
+  return out;
+}
+
+PlacementPortfolio::PlacementPortfolio(const PlacementShape& shape, int64_t limit, uint32_t switches, uint64_t seed,
+                                       int32_t first, int32_t stride)
+    : shape_(shape), limit_(limit), switches_(switches), seed_(seed), first_(first), stride_(std::max(stride, 1)) {}
+
+void PlacementPortfolio::open() {
+  const int32_t number = first_ + stride_ * static_cast<int32_t>(lanes_.size());
+  lanes_.push_back({make_search(shape_, limit_, lane_options(number, switches_, seed_)),
+                    std::pow(static_cast<double>(lanes_.size() + 1), 0.7), number});
+}
+
+SearchStatus PlacementPortfolio::run(int64_t nodes) {
+  const int64_t until = nodes_ + nodes;
+  while (status_ == SearchStatus::kPaused && nodes_ < until) {
+    size_t next = 0;
+    double least = -1;
+    for (size_t k = 0; k < lanes_.size(); ++k) {
+      const double spent = static_cast<double>(lanes_[k].search->nodes()) * lanes_[k].weight;
+      if (least < 0 || spent < least) least = spent, next = k;
+    }
+    if (lanes_.empty() || (least > 0 && static_cast<int32_t>(lanes_.size()) < kMostLanes &&
+                           least >= kSlice * std::pow(static_cast<double>(lanes_.size() + 1), 0.7))) {
+      next = lanes_.size();
+      open();
+    }
+    PlacementSearch& search = *lanes_[next].search;
+    const int64_t before = search.nodes();
+    status_ = search.run(std::max(kSlice, before / 8));
+    nodes_ += std::max<int64_t>(search.nodes() - before, 1);
+    if (status_ == SearchStatus::kPaused) continue;
+    winner_ = lanes_[next].number;
+    if (status_ == SearchStatus::kFound) offsets_ = search.offsets();
+  }
+  return status_;
+}
+
+}  // namespace memfit
