@@ -4,6 +4,8 @@
 //   F FRACTION   limit to a part of the device     f ID                 free
 //   e            empty the cache                   r ID STREAM          another stream uses it
 //   b POOL       allocate to a private pool        n POOL               no longer        x POOL   give the pool up
+//
+// With MEMFIT_CAPTURE set, b and n also mark the beginning and the end of a CUDA graph's capture.
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
@@ -88,8 +90,15 @@ int main() {
     } else if (command == "b" || command == "n" || command == "x") {
       std::cin >> id;
       const c10::MempoolId_t pool{0, static_cast<unsigned long long>(id)};
-      if (command == "b") allocator.beginAllocateToPool(0, pool, [](cudaStream_t) { return true; });
-      if (command == "n") allocator.endAllocateToPool(0, pool);
+      static const bool captures = std::getenv("MEMFIT_CAPTURE") != nullptr;
+      if (command == "b") {
+        allocator.beginAllocateToPool(0, pool, [](cudaStream_t) { return true; });
+        if (captures) allocator.markCaptureBegin(0);
+      }
+      if (command == "n") {
+        if (captures) allocator.markCaptureEnd(0);
+        allocator.endAllocateToPool(0, pool);
+      }
       if (command == "x") allocator.releasePool(0, pool);
     }
   }

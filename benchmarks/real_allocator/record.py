@@ -51,7 +51,11 @@ def snapshot(
     ran = subprocess.run([str(program)], input=commands, text=True, capture_output=True, env=surroundings, check=False)
     if ran.returncode:
         raise RuntimeError(ran.stderr[:2000])
-    return as_torch_says_it(json.loads(ran.stdout), device_bytes)
+    limits = [float(line.split()[1]) for line in commands.splitlines() if line.startswith("F ")]
+    found = as_torch_says_it(json.loads(ran.stdout), device_bytes)
+    if limits:
+        found["memfit"]["memory_fraction"] = limits[-1:]
+    return found
 
 
 def as_torch_says_it(found: dict[str, Any], device_bytes: int) -> dict[str, Any]:

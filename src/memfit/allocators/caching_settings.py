@@ -67,6 +67,11 @@ class CachingSettings:
         return given if isinstance(given, tuple) else (given,) * INTERVALS
 
     @property
+    def collects_garbage(self) -> bool:
+        """Whether garbage is ever collected: torch does it only where a memory fraction below 1 is set too."""
+        return self.garbage_collection_threshold > 0 and self.memory_fraction is not None and self.memory_fraction < 1
+
+    @property
     def max_split(self) -> int:
         """Bytes from which blocks are not split; a number above every size where there is no limit."""
         return (1 << 62) if self.max_split_size_mb is None else min(self.max_split_size_mb, 1 << 42) * MIB

@@ -90,13 +90,13 @@ class CachingTwin:
         self.driver_allocations = self.driver_frees = 0
         self.event = 0
         self.changes: list[tuple[int, int]] = []  # (event, reserved after it), where it changed
-        fraction = settings.memory_fraction
-        total = driver.device_bytes
-        self.allowed = total if fraction is None else int(fraction * total)
+        fraction = 1.0 if settings.memory_fraction is None else settings.memory_fraction
+        self.allowed = int(fraction * driver.device_bytes)
         self.searches = 0  # of the default large pool, counted only while garbage is collected
-        self.collects = settings.garbage_collection_threshold > 0 and driver.limited
+        self.collects = settings.collects_garbage and driver.limited
         self.max_split, self.rounding = settings.max_split, settings.max_non_split_rounding
         self.expandable = settings.expandable_segments
+        self.releases_oversize = settings.max_split_size_mb is not None and not self.expandable
         self.least_rest = [MINIMUM_BLOCK if small or self.expandable else SMALL_REQUEST + 1 for _, small, _ in queues]
 
     # What the program asks for.
@@ -182,7 +182,7 @@ class CachingTwin:
         if self.collects:
             self._collect_garbage()
         slot = self._grow(queue, size, wanted)
-        if slot < 0 and self.settings.max_split_size_mb is not None and self._release_oversize(queue, size):
+        if slot < 0 and self.releases_oversize and self._release_oversize(queue, size):
             slot = self._grow(queue, size, wanted)
         if slot < 0 and (self.queues[queue][0] == 0 or self.driver.releases_for_private):
             self.empty_cache()

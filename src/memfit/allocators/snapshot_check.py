@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from memfit.allocators.caching_columns import SEGMENT_ROUNDING, columns_of
+from memfit.allocators.caching_settings import CachingSettings
 from memfit.allocators.caching_twin import PENDING, UNLIMITED, USED, CachingTwin, Driver
 from memfit.allocators.snapshot_state import ACTIVE, INACTIVE, InitialSegment
 from memfit.allocators.snapshot_reader import MAP, SEGMENT, Snapshot
 from memfit.ir.requests import Action
 
 _ELSEWHERE = 1 << 54
+_EMPTIED_AT_MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +146,48 @@ def check_addresses(snapshot: Snapshot) -> Mismatches:
     Raises:
         TraceError: requests that no program can make.
     """
+    best: Mismatches | None = None
+    for settings in _possible(snapshot.settings):
+        each = replace(snapshot, settings=settings)
+        for found in (_by_age(each), _check(each, None)[0]):
+            if found.differing == 0 and found.reserved_differs is None:
+                return found
+            if best is None or found.differing < best.differing:
+                best = found
+    assert best is not None
+    return best
+
+
+def _possible(settings: CachingSettings) -> tuple[CachingSettings, ...]:
+    """The settings, and where no memory fraction is known, what garbage collection there would be with one."""
+    if settings.garbage_collection_threshold and settings.memory_fraction is None:
+        return settings, replace(settings, memory_fraction=0.99)
+    return (settings,)
+
+
+def _by_age(snapshot: Snapshot) -> Mismatches:
+    """The replay, started again as long as its first difference teaches something that the snapshot does not say."""
     order = list(range(len(snapshot.segments)))
+    emptied: set[int] = set()
     learnt = 0
     while True:
-        found, older, younger = _check(snapshot, order)
-        if older < 0 or learnt > 4 * len(order):
-            break
-        order.insert(order.index(younger), order.pop(order.index(older)))
-        learnt += 1
-    if found.differing:
-        by_address, _, _ = _check(snapshot, None)
-        if by_address.differing < found.differing:
-            return by_address
-    return replace(found, learnt=learnt)
+        found, older, younger, empties = _check(snapshot, order, emptied)
+        if older >= 0 and learnt <= 4 * len(order):
+            order.insert(order.index(younger), order.pop(order.index(older)))
+            learnt += 1
+        elif empties >= 0 and len(emptied) < _EMPTIED_AT_MOST:
+            emptied.add(empties)
+        else:
+            return replace(found, learnt=learnt)
 
 
-def _check(snapshot: Snapshot, order: list[int] | None) -> tuple[Mismatches, int, int]:
-    """One replay, with the segments there before by age (None: ties by address).
+def _check(
+    snapshot: Snapshot, order: list[int] | None, emptied: set[int] | frozenset[int] = frozenset()
+) -> tuple[Mismatches, int, int, int]:
+    """One replay, with the segments there before by age (None: ties by address), the cache emptied before some events.
 
-    Also the two of them of which the first must be older than the second for the first difference to go; -1 for none.
+    Also what the first difference teaches, -1 for nothing: two segments of which the first must be older than the second,
+    and an event before which the cache must have been emptied.
     """
     columns = columns_of(
         snapshot.requests, snapshot.settings, tuple((s.pool, s.small, s.stream) for s in snapshot.segments)
@@ -171,7 +196,7 @@ def _check(snapshot: Snapshot, order: list[int] | None) -> tuple[Mismatches, int
     twin = CachingTwin(columns.queues, snapshot.settings, driver)
     twin.allowed = UNLIMITED << 8
     slots = restore(twin, driver, snapshot, order)
-    older = younger = -1
+    older = younger = empties = -1
     reserved = _recorded_reserved(snapshot)
     checked = differing = 0
     first: Mismatch | None = None
@@ -186,7 +211,7 @@ def _check(snapshot: Snapshot, order: list[int] | None) -> tuple[Mismatches, int
         twin.event = event
         driver.begin(event)
         if action == Action.ALLOCATE:
-            if driver.awaited and twin.would_find(queue, size):
+            if driver.awaited and (event in emptied or twin.would_find(queue, size)):
                 twin.empty_cache()
             calls = twin.driver_allocations
             slot = twin.allocate(queue, size)
@@ -215,7 +240,9 @@ def _check(snapshot: Snapshot, order: list[int] | None) -> tuple[Mismatches, int
         twin.synchronised.clear()
         if reserved_differs is None and twin.reserved != reserved[event]:
             reserved_differs = event
-    return Mismatches(checked, differing, first, reserved_differs), older, younger
+        if empties == -1 and (differing or reserved_differs is not None):
+            empties = event if event in driver.returns and event not in emptied else -2
+    return Mismatches(checked, differing, first, reserved_differs), older, younger, empties
 
 
 def _recorded_reserved(snapshot: Snapshot) -> list[int]:

@@ -13,7 +13,7 @@ Cost: O(entries log entries).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,17 @@ def snapshots_of(loaded: Any, where: str = "the snapshot") -> tuple[Snapshot, ..
     try:
         settings = _settings(loaded.get("allocator_settings"))
         extra = loaded.get("memfit")
-        sizes = extra.get("device_bytes", []) if isinstance(extra, dict) else []
+        extra = extra if isinstance(extra, dict) else {}
+        sizes, fractions = extra.get("device_bytes", []), extra.get("memory_fraction", [])
         out = []
         for device, trace in enumerate(loaded["device_traces"]):
             mine = [segment for segment in segments if segment.get("device", 0) == device]
             if trace or mine:
                 total = int(sizes[device]) if device < len(sizes) else None
-                out.append(_device(device, trace, mine, settings, total))
+                own = (
+                    replace(settings, memory_fraction=float(fractions[device])) if device < len(fractions) else settings
+                )
+                out.append(_device(device, trace, mine, own, total))
     except SettingsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
