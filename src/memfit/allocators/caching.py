@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from memfit import _core
 from memfit.allocators.caching_columns import Columns, columns_of
 from memfit.allocators.caching_loop import run
 from memfit.allocators.caching_settings import CachingSettings
@@ -62,7 +64,7 @@ class CachingPolicy:
             TraceError: requests that no program can make.
         """
         columns = columns_of(requests, self.settings)
-        raw = _by_twin(columns, self.settings, capacity)
+        raw = (_by_twin if twin else _compiled)(columns, self.settings, capacity, series)
         return self._told(columns, raw, capacity, series)
 
     def _told(self, columns: Columns, raw: _Raw, capacity: int | None, series: bool) -> Replay:
@@ -88,7 +90,33 @@ class CachingPolicy:
         )  # fmt: skip
 
 
-def _by_twin(columns: Columns, settings: CachingSettings, capacity: int | None) -> _Raw:
+def kernel_arguments(columns: Columns, settings: CachingSettings) -> tuple[Any, ...]:
+    """The arguments that the compiled replay and the compiled bisection begin with."""
+    pool = np.asarray([pool for pool, _, _ in columns.queues], np.int32)
+    small = np.asarray([small for _, small, _ in columns.queues], np.uint8)
+    trace = (columns.action, columns.block, columns.rounded, columns.queue)
+    collects = settings.garbage_collection_threshold if settings.collects_garbage else 0.0
+    return (
+        *(np.ascontiguousarray(column) for column in trace), len(columns.event_of_block), pool, small,
+        settings.expandable_segments, -1 if settings.max_split_size_mb is None else settings.max_split,
+        settings.max_non_split_rounding, settings.large_segment, collects,
+        1.0 if settings.memory_fraction is None else settings.memory_fraction,
+    )  # fmt: skip
+
+
+def _compiled(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
+    arguments = kernel_arguments(columns, settings)
+    begun = time.thread_time()
+    try:
+        told = _core.replay_caching(*arguments, -1 if capacity is None else capacity, True)
+    except ValueError:  # a block above 1 TiB, which the compiled lists cannot hold
+        return _by_twin(columns, settings, capacity, series)
+    seconds = time.thread_time() - begun
+    failed, _, allocations, frees, size, address, event, reserved = told
+    return _Raw(size, address, event, reserved, allocations, frees, None if failed < 0 else failed, seconds)
+
+
+def _by_twin(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
     begun = time.process_time()
     twin = CachingTwin(columns.queues, settings, Driver(capacity))
     outcome = run(twin, columns)
