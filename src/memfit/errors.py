@@ -98,14 +98,19 @@ class ProblemError(MemfitError):
 
 
 class CapacityError(MemfitError):
-    """Buffers that do not fit. ``capacity``, ``needed`` (bytes, a proved lower bound); ``infeasible``: ids that cannot fit."""
+    """Buffers that do not fit. ``capacity``, ``needed`` (bytes, a proved lower bound); ``infeasible``: ids that alone
+    cannot fit, or () where nothing is proved and no placement was found."""
 
     def __init__(self, capacity: int, needed: int, infeasible: tuple[str, ...], where: str) -> None:
         shown = ", ".join(infeasible[:8]) + (f" and {len(infeasible) - 8} more" if len(infeasible) > 8 else "")
-        super().__init__(
-            f"{where} does not fit {format_bytes(capacity)} ({capacity} bytes): at least {format_bytes(needed)} ({needed}) "
-            f"are needed; these {len(infeasible)} buffers alone cannot fit: {shown}; raise the capacity or shrink one of them"
-        )
+        limit = f"{format_bytes(capacity)} ({capacity} bytes)"
+        if infeasible:
+            what = "this buffer alone" if len(infeasible) == 1 else f"these {len(infeasible)} buffers alone"
+            why = f"; {what} cannot fit: {shown}; raise the capacity or shrink one of them"
+        else:
+            why = "; raise the capacity, or give the search more time"
+        answer = "does not fit" if infeasible or needed > capacity else "was not placed within"
+        super().__init__(f"{where} {answer} {limit}: at least {format_bytes(needed)} ({needed}) are needed{why}")
         self.capacity, self.needed, self.infeasible, self.where = capacity, needed, infeasible, where
 
 

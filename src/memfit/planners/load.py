@@ -77,7 +77,7 @@ def _classes(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def _class_spans(problem: Problem, group: list[int]) -> list[tuple[int, int, int]]:
-    """(lower, upper, bytes) of buffers at one offset: the highest byte in use at each instant."""
+    """(lower, upper, bytes) of buffers at one offset: the bytes that they use together at each instant."""
     pieces = [piece for buffer in group for piece in problem.pieces_of(buffer)]
     times = sorted({time for piece in pieces for time in (piece.lower, piece.upper)})
     spans = []
