@@ -1,6 +1,8 @@
 // Bindings of the other allocator policies.
 #include "bind.h"
 
+#include "core/replay_buddy.h"
+#include "core/replay_chunks.h"
 #include "core/replay_fits.h"
 
 using memfit::ReplayOutcome;
@@ -48,4 +50,25 @@ void bind_policies(nb::module_& m) {
         });
       },
       "First, best, worst or next fit over one growing arena.");
+  m.def(
+      "replay_chunks",
+      [](Actions action, Longs block, Longs nbytes, int64_t blocks, int64_t capacity, bool series,
+         const std::vector<int64_t>& rules) {
+        if (rules.size() != 10) throw nb::value_error("ten rules");
+        const memfit::Growth growth{rules[0], rules[1], rules[2], rules[3], rules[4],
+                                    rules[5], rules[6], rules[7], rules[8], rules[9]};
+        return replayed([&](const memfit::Stop& stop) {
+          return memfit::replay_chunks(columns(action, block, nbytes, blocks), capacity, series, growth, stop);
+        });
+      },
+      "Best fit with coalescing over regions.");
+  m.def(
+      "replay_buddy",
+      [](Actions action, Longs block, Longs nbytes, int64_t blocks, int64_t capacity, bool series, int smallest,
+         int granule) {
+        return replayed([&](const memfit::Stop& stop) {
+          return memfit::replay_buddy(columns(action, block, nbytes, blocks), capacity, series, smallest, granule, stop);
+        });
+      },
+      "The binary buddy system over one growing arena.");
 }

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memfit.allocators.bfc import BfcPolicy
+from memfit.allocators.buddy import BuddyPolicy
 from memfit.allocators.fits import KINDS, FitPolicy
+from memfit.allocators.onnx_arena import OnnxArenaPolicy
 from memfit.allocators.policy import Policy, Replay, live_bytes
 from memfit.errors import ProblemError
 from memfit.ir.requests import Action, Requests
@@ -17,6 +20,9 @@ MIB = 1 << 20
 POLICIES: list[Policy] = [
     *(FitPolicy(kind) for kind in KINDS),
     FitPolicy("best", alignment=64, granule=64), FitPolicy("next", alignment=96, granule=9600),
+    BuddyPolicy(), BuddyPolicy(6, 12), BfcPolicy(), BfcPolicy(allow_growth=False), BfcPolicy(garbage_collection=False),
+    BfcPolicy(regions_join=True), BfcPolicy(first_region=MIB, spare=MIB), OnnxArenaPolicy(),
+    OnnxArenaPolicy(same_as_requested=True), OnnxArenaPolicy(max_dead_bytes=0, largest_extension=4 * MIB),
 ]  # fmt: skip
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
 
