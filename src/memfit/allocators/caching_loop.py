@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from memfit.allocators.caching_columns import Columns
-from memfit.allocators.caching_twin import ADDRESS_SHIFT, FREE, PENDING, SIZE_SHIFT, SLOT_MASK, USED, CachingTwin
+from memfit.allocators.caching_twin import ADDRESS_SHIFT, FREE, GONE, PENDING, SIZE_SHIFT, SLOT_MASK, USED, CachingTwin
 
 
 @dataclass
@@ -145,6 +145,7 @@ def _plain(twin: CachingTwin, columns: Columns, events: int) -> Outcome:
                 beyond = after[slot] = after[other]
                 if beyond >= 0:
                     before[beyond] = slot
+                state[other] = GONE
                 unused.append(other)
             other = before[slot]
             if other >= 0 and state[other] == FREE:
@@ -155,6 +156,7 @@ def _plain(twin: CachingTwin, columns: Columns, events: int) -> Outcome:
                 beyond = before[slot] = before[other]
                 if beyond >= 0:
                     after[beyond] = slot
+                state[other] = GONE
                 unused.append(other)
             size[slot] = held
             state[slot] = FREE
