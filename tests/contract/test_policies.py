@@ -12,7 +12,7 @@ from memfit.allocators.buddy import BuddyPolicy
 from memfit.allocators.fits import KINDS, FitPolicy
 from memfit.allocators.onnx_arena import OnnxArenaPolicy
 from memfit.allocators.policy import Policy, Replay, live_bytes
-from memfit.errors import ProblemError
+from memfit.errors import TraceError
 from memfit.ir.requests import Action, Requests
 from memfit.testing.programs import programs, random_requests, requests_of_rows
 
@@ -119,7 +119,7 @@ def test_programs_that_cannot_be_are_refused(policy: Policy) -> None:
         [allocate, (Action.ALLOCATE, 0, 512)], [allocate, (Action.FREE, 7, 0)], [allocate, (9, 0, 0)],
         [allocate, (Action.FREE, -1, 0)],
     ):  # fmt: skip
-        with pytest.raises(ProblemError):
+        with pytest.raises(TraceError):
             policy.replay(requests_of_rows(rows))
 
 

@@ -28,7 +28,7 @@ SPARE = 128 << 20
 def replay_chunks(
     name: str, growth: Growth, requests: Requests, capacity: int | None, series: bool, twin: bool
 ) -> Replay:
-    """A replay over chunks in regions; raises ProblemError for requests that no program can have made."""
+    """A replay over chunks in regions; raises TraceError for requests that no program can have made."""
     blocks = check_requests(requests)
     begun = time.process_time()
     if twin:

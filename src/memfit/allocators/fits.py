@@ -124,7 +124,7 @@ class FitPolicy:
     def replay(
         self, requests: Requests, capacity: int | None = None, *, series: bool = False, twin: bool = False
     ) -> Replay:
-        """See ``policy.Policy``. Raises ProblemError for requests that no program can have made."""
+        """See ``policy.Policy``. Raises TraceError for requests that no program can have made."""
         blocks = check_requests(requests)
         begun = time.process_time()
         if twin:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from memfit.allocators.policy import Replay, ReplaySeries
-from memfit.errors import ProblemError
+from memfit.errors import TraceError
 from memfit.ir.requests import Action, Requests
 
 LARGEST_REQUEST = 1 << 48
@@ -77,30 +77,30 @@ def check_requests(requests: Requests) -> int:
     """The number of blocks; refuses columns that no program can have made, before a kernel reads them.
 
     Raises:
-        ProblemError: an unknown action, a block out of range or allocated twice, a size that is zero, negative or beyond
+        TraceError: an unknown action, a block out of range or allocated twice, a size that is zero, negative or beyond
             2^48 bytes, or more than 2^56 bytes asked for in sum.
     """
     action, block, nbytes = requests.action, requests.block, requests.nbytes
     if not len(action) == len(block) == len(nbytes):
-        raise ProblemError("requests", "their columns have different lengths")
+        raise TraceError("requests", "their columns have different lengths")
     if not len(action):
         return 0
     allocates = action == Action.ALLOCATE
     numbers = block[allocates]
     count = len(numbers)
     if int(action.max()) > max(Action):
-        raise ProblemError(f"event {int(action.argmax())}", f"there is no action {int(action.max())}")
+        raise TraceError(f"event {int(action.argmax())}", f"there is no action {int(action.max())}")
     if not np.array_equal(numbers, np.arange(count)):
-        raise ProblemError("requests", "blocks are not numbered from 0 in order of allocation")
+        raise TraceError("requests", "blocks are not numbered from 0 in order of allocation")
     named = block[action != Action.EMPTY_CACHE]
     if len(named) and (int(named.min()) < 0 or int(named.max()) >= count):
-        raise ProblemError("requests", "an event names a block that is never allocated")
+        raise TraceError("requests", "an event names a block that is never allocated")
     sizes = nbytes[allocates]
     if count and (int(sizes.min()) < 1 or int(sizes.max()) > LARGEST_REQUEST):
         worst = int(sizes.min()) if int(sizes.min()) < 1 else int(sizes.max())
-        raise ProblemError("requests", f"a request of {worst} bytes", "sizes are 1 byte to 2^48 bytes (256 TiB)")
+        raise TraceError("requests", f"a request of {worst} bytes; sizes are 1 byte to 2^48 bytes (256 TiB)")
     if float(sizes.astype(np.float64).sum()) > LARGEST_SUM and _peak(requests) > LARGEST_SUM:
-        raise ProblemError("requests", "more than 2^56 bytes are alive at once")
+        raise TraceError("requests", "more than 2^56 bytes are alive at once")
     return count
 
 
