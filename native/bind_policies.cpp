@@ -4,6 +4,8 @@
 #include "core/replay_buddy.h"
 #include "core/replay_chunks.h"
 #include "core/replay_fits.h"
+#include "core/replay_plan.h"
+#include "core/replay_size_classes.h"
 
 using memfit::ReplayOutcome;
 
@@ -71,4 +73,22 @@ void bind_policies(nb::module_& m) {
         });
       },
       "The binary buddy system over one growing arena.");
+  m.def(
+      "replay_size_classes",
+      [](Actions action, Longs block, Longs nbytes, int64_t blocks, int64_t capacity, bool series) {
+        return replayed([&](const memfit::Stop& stop) {
+          return memfit::replay_size_classes(columns(action, block, nbytes, blocks), capacity, series, stop);
+        });
+      },
+      "Size classes with slabs.");
+  m.def(
+      "replay_plan",
+      [](Actions action, Longs block, Longs nbytes, int64_t blocks, int64_t capacity, bool series, Longs offset,
+         int64_t bytes) {
+        if (static_cast<int64_t>(offset.shape(0)) < blocks) throw nb::value_error("an offset for every block");
+        return replayed([&](const memfit::Stop& stop) {
+          return memfit::replay_plan(columns(action, block, nbytes, blocks), capacity, series, offset.data(), bytes, stop);
+        });
+      },
+      "Offsets that were planned before, looked up.");
 }

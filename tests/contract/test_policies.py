@@ -11,7 +11,10 @@ from memfit.allocators.bfc import BfcPolicy
 from memfit.allocators.buddy import BuddyPolicy
 from memfit.allocators.fits import KINDS, FitPolicy
 from memfit.allocators.onnx_arena import OnnxArenaPolicy
+from memfit.allocators.caching import CachingPolicy
+from memfit.allocators.caching_settings import CachingSettings
 from memfit.allocators.policy import Policy, Replay, live_bytes
+from memfit.allocators.size_classes import SizeClassPolicy
 from memfit.errors import TraceError
 from memfit.ir.requests import Action, Requests
 from memfit.testing.programs import programs, random_requests, requests_of_rows
@@ -20,6 +23,7 @@ MIB = 1 << 20
 POLICIES: list[Policy] = [
     *(FitPolicy(kind) for kind in KINDS),
     FitPolicy("best", alignment=64, granule=64), FitPolicy("next", alignment=96, granule=9600),
+    CachingPolicy(), CachingPolicy(CachingSettings(expandable_segments=True)), SizeClassPolicy(),
     BuddyPolicy(), BuddyPolicy(6, 12), BfcPolicy(), BfcPolicy(allow_growth=False), BfcPolicy(garbage_collection=False),
     BfcPolicy(regions_join=True), BfcPolicy(first_region=MIB, spare=MIB), OnnxArenaPolicy(),
     OnnxArenaPolicy(same_as_requested=True), OnnxArenaPolicy(max_dead_bytes=0, largest_extension=4 * MIB),

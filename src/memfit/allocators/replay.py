@@ -28,6 +28,7 @@ from memfit.allocators.caching_settings import CachingSettings
 from memfit.allocators.fits import FitPolicy
 from memfit.allocators.onnx_arena import OnnxArenaPolicy
 from memfit.allocators.policy import Policy, Replay
+from memfit.allocators.size_classes import SizeClassPolicy
 from memfit.errors import TraceError
 from memfit.ir.requests import Requests
 
@@ -42,6 +43,7 @@ POLICIES: Mapping[str, Policy] = {
     "worst-fit": FitPolicy("worst"),
     "next-fit": FitPolicy("next"),
     "buddy": BuddyPolicy(),
+    "size-classes": SizeClassPolicy(),
 }
 STEPS = 4096
 SMALLEST_STEP = 512
