@@ -29,6 +29,7 @@ from memfit.report.replay_summary import AddressCheck, AdviceRow, Curve, PolicyR
 
 Progress = Callable[[str, int | None, int | None], None]
 POINTS = 600
+STATIC_STEPS = 4
 
 
 def replay(
@@ -50,7 +51,7 @@ def replay(
         advise: also rank the settings of PYTORCH_ALLOC_CONF.
         static: also plan the same program, whole and where it repeats, and compare.
         device: "cpu" or a GPU of the device table.
-        steps: of a target, how many to trace, >= 1.
+        steps: of a target, how many to trace, >= 1; with ``static`` at least 4, so that iterations show.
         progress: called with (description, done, total).
 
     Raises:
@@ -63,7 +64,8 @@ def replay(
     begun = time.process_time()
     place = find_device(device)
     named = policies_named(policies)
-    found = requests_from(target, settings=settings, steps=steps, accelerator=place.kind == "gpu", say=say)
+    traced = max(steps, STATIC_STEPS) if static else steps
+    found = requests_from(target, settings=settings, steps=traced, accelerator=place.kind == "gpu", say=say)
     requests = found.requests
     sizes = requests.nbytes[requests.action == Action.ALLOCATE]
     if not len(sizes):
