@@ -129,7 +129,12 @@ def test_programs_that_cannot_be_are_refused(policy: Policy) -> None:
 
 @each_policy
 def test_sizes_of_terabytes(policy: Policy) -> None:
-    rows = [(Action.ALLOCATE, 0, 10**12), (Action.ALLOCATE, 1, 10**12), (Action.FREE, 0, 0), (Action.ALLOCATE, 2, 10**12)]
+    rows = [
+        (Action.ALLOCATE, 0, 10**12),
+        (Action.ALLOCATE, 1, 10**12),
+        (Action.FREE, 0, 0),
+        (Action.ALLOCATE, 2, 10**12),
+    ]
     found = policy.replay(requests_of_rows(rows))
     assert found.peak_live == 2 * 10**12
     assert found.peak_reserved >= 2 * 10**12

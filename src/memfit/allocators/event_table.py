@@ -111,7 +111,9 @@ class _Events:
             block = self.held.pop(key)
         else:
             known = key in self.waiting or key in self.labels
-            self._refuse(line, f"{_cut(key)!r} is freed twice" if known else f"{_cut(key)!r} is freed and was never allocated")
+            self._refuse(
+                line, f"{_cut(key)!r} is freed twice" if known else f"{_cut(key)!r} is freed and was never allocated"
+            )
         if action == Action.FREE_REQUESTED:
             self.waiting[key] = block
         self._append(action, block, 0, self.stream_of[block])

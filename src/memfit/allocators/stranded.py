@@ -60,7 +60,11 @@ def _alive(requests: Requests, address: Ints, taken: Ints, event: int) -> tuple[
 def _why(heap: str, largest: int, holes: int, wanted: int) -> str:
     """In words: holes too small for the request that raised the peak, or room that it brought itself."""
     if wanted and largest < wanted:
-        many = f"{holes} holes, the largest {format_bytes(largest)}" if holes > 1 else f"one hole of {format_bytes(largest)}"
+        many = (
+            f"{holes} holes, the largest {format_bytes(largest)}"
+            if holes > 1
+            else f"one hole of {format_bytes(largest)}"
+        )
         return f"{many}: too small for the request of {format_bytes(wanted)} that raised the peak"
     if holes == 1:
         return f"room left in the {heap} for later requests"

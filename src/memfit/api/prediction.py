@@ -156,9 +156,7 @@ def _resident(trace: Trace, peak: int) -> tuple[int, int, int]:
     return int(low), int(expected), int(high)
 
 
-def step_builder(
-    target: Any, settings: Mapping[str, Any] | None
-) -> tuple[Callable[[Mapping[str, Any]], Step], str]:
+def step_builder(target: Any, settings: Mapping[str, Any] | None) -> tuple[Callable[[Mapping[str, Any]], Step], str]:
     """A function that makes the target's Step with further settings, and what a report calls the target."""
     from memfit.frameworks.target import load_function, step_of
 

@@ -1,10 +1,10 @@
 """What ``replay`` can replay -> Requests: a trace, a snapshot, a table of events or of lifetimes, a graph, a program.
 
-    *.npz                    a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
-    *.csv                    events (action,id,size), or lifetimes in MiniMalloc's columns (id,lower,upper,size)
-    *.json, *.json.gz        a Graph, in its own order
-    *.pickle, *.pkl, others  a torch.cuda.memory snapshot; it carries the addresses that the real allocator chose
-    file.py:function         a target: the predicted trace of its steps
+*.npz                    a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
+*.csv                    events (action,id,size), or lifetimes in MiniMalloc's columns (id,lower,upper,size)
+*.json, *.json.gz        a Graph, in its own order
+*.pickle, *.pkl, others  a torch.cuda.memory snapshot; it carries the addresses that the real allocator chose
+file.py:function         a target: the predicted trace of its steps
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def requests_from(
         return Source(requests_of_problem(problem), "this program", "projected")
     if isinstance(target, str | Path) and ":" not in Path(target).name:
         if settings:
-            raise TargetError(str(target), "a file takes no settings", "--set belongs to a target such as file.py:function")
+            raise TargetError(
+                str(target), "a file takes no settings", "--set belongs to a target such as file.py:function"
+            )
         say("reading the file", None, None)
         return _file(Path(target), accelerator, say)
     return _program(target, settings, steps, accelerator, say)

@@ -1,7 +1,7 @@
 """`replay`: what each allocator would have reserved for a program's requests, and the least memory each runs on.
 
-    whatever has events --> Requests --> every policy: without limit, at the smallest capacity, at the one asked about
-                                    \\-> advise: every sensible PYTORCH_ALLOC_CONF        \\-> static against dynamic
+whatever has events --> Requests --> every policy: without limit, at the smallest capacity, at the one asked about
+                                \\-> advise: every sensible PYTORCH_ALLOC_CONF        \\-> static against dynamic
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _row(result: Result) -> PolicyRow:
         result.key, result.policy.name, result.unlimited.peak_allocated, result.unlimited.peak_reserved,
         result.unlimited.fragmentation, result.internal, result.external, float(external.mean()),
         result.unlimited.driver_calls, result.smallest_capacity, result.tight.driver_calls, result.seconds_per_event,
-        _curve(series), result.unlimited.stranded, None if there is None else there.failed is None,
+        result.at_peak, _curve(series), result.unlimited.stranded, None if there is None else there.failed is None,
         None if there is None else there.failed, None if there is None else there.driver_calls,
     )  # fmt: skip
 

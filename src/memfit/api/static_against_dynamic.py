@@ -5,6 +5,9 @@
     mixed     what repeats in every iteration is planned once, and the rest       iterations found in the trace itself
               (first step, state that stays, blocks that cross steps) is dynamic
 
+In the mix, all is dynamic until the iterations begin; then unused memory goes back (EMPTY_CACHE), and the planned arena is
+reserved beside what the rest takes, until they end.
+
 Peaks are bytes reserved without a limit. Times are CPU seconds an event, measured by replaying the very same events: a
 dynamic policy searches, splits and joins, a plan looks an offset up. Offsets are rounded as the policies round, 512 bytes.
 """
@@ -15,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from memfit.allocators.fits import ALIGNMENT
 from memfit.allocators.iterations import Iterations, blocks_within, find_iterations
@@ -28,6 +32,7 @@ from memfit.report.replay_summary import Contender, StaticAgainstDynamic
 from memfit.units import format_bytes
 
 Progress = Callable[[str, int | None, int | None], None]
+Marks = npt.NDArray[np.bool_]
 TIME_LIMIT = 10.0
 RUNS = 3
 NEAR = 0.01
@@ -81,11 +86,10 @@ def problem_of_requests(requests: Requests) -> Problem:
     return simple_problem(born, died, size)
 
 
-def without(requests: Requests, left_out: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Requests:
+def without(requests: Requests, left_out: Marks) -> Requests:
     """The requests without the blocks marked in ``left_out``, the others numbered anew."""
     number = np.cumsum(~left_out) - 1
-    keep = (requests.action == Action.EMPTY_CACHE) | ~left_out[requests.block]
-    kept = np.flatnonzero(keep)
+    kept = np.flatnonzero(_kept(requests, left_out))
     block = np.where(requests.action == Action.EMPTY_CACHE, 0, number[requests.block])[kept]
     label = tuple(np.array(requests.label, dtype=object)[~left_out]) if requests.label else ()
     return Requests(
@@ -113,13 +117,35 @@ def _mixed(requests: Requests, iterations: Iterations, best: Result, live: int) 
     offset[number[first]] = plan.offset
     fixed, rest = without(requests, ~repeats), without(requests, repeats)
     arena = PlannedPolicy(offset[number[repeats]], plan.nbytes)
-    dynamic = best.policy.replay(rest)
-    peak = plan.nbytes + dynamic.peak_reserved
+    peak = _peak_beside(requests, repeats, iterations, best.policy, plan.nbytes)
     seconds = _time(arena, fixed) * len(fixed) + _time(best.policy, rest) * len(rest)
     return Contender(
         f"mixed: plan for {iterations.repeats} iterations, {best.key} for the rest", peak, _lost(live, peak),
         seconds / len(requests), float(repeats.mean()), plan.nbytes,
     )  # fmt: skip
+
+
+def _peak_beside(requests: Requests, planned: Marks, iterations: Iterations, policy: Policy, arena: int) -> int:
+    """Most bytes reserved by ``policy`` for the blocks not planned, and the arena while the iterations run."""
+    before, stop = iterations.start, iterations.start + iterations.repeats * iterations.period
+    boundary = int(np.count_nonzero(_kept(requests, planned)[:before]))
+    rest = without(requests, planned)
+    emptied = Requests(
+        np.insert(rest.action, boundary, np.uint8(Action.EMPTY_CACHE)), np.insert(rest.block, boundary, 0),
+        np.insert(rest.nbytes, boundary, 0), np.insert(rest.stream, boundary, 0), np.insert(rest.pool, boundary, 0),
+        np.insert(rest.address, boundary, -1), rest.label, rest.meta,
+    )  # fmt: skip
+    series = policy.replay(emptied, series=True).series
+    assert series is not None
+    last = boundary + 1 + int(np.count_nonzero(_kept(requests, planned)[before:stop]))
+    beside = series.reserved.copy()
+    beside[boundary:last] += arena
+    return int(beside.max(initial=arena))
+
+
+def _kept(requests: Requests, left_out: Marks) -> Marks:
+    """The events about other blocks than those marked."""
+    return (requests.action == Action.EMPTY_CACHE) | ~left_out[requests.block]
 
 
 def _dynamic(result: Result, requests: Requests, live: int) -> Contender:

@@ -27,8 +27,8 @@ class Curve:
 class PolicyRow:
     """One policy. Bytes without a limit unless said otherwise; ``smallest_capacity``: the least bytes it ran on.
 
-    ``internal`` and ``external`` fragmentation when most is live while reserved is at its peak; ``mean_external``: over all
-    events. ``fits``, ``failed``, ``calls_at_capacity``: under the capacity asked about, None without one.
+    ``at_peak``: live, allocated and reserved bytes when most is live while reserved is at its peak, ``internal`` and
+    ``external`` fragmentation then; ``mean_external``: over all events. ``fits``, ``failed``, ``calls_at_capacity``: under the capacity asked about, None without one.
     """
 
     key: str
@@ -43,6 +43,7 @@ class PolicyRow:
     smallest_capacity: int
     calls_at_smallest: int
     seconds_per_event: float
+    at_peak: tuple[int, int, int]
     curve: Curve
     stranded: tuple[Stranded, ...] = ()
     fits: bool | None = None
@@ -63,7 +64,11 @@ class PolicyRow:
             ],
         }  # fmt: skip
         if self.fits is not None:
-            result |= {"fits": self.fits, "failed_at_event": self.failed, "driver_calls_at_capacity": self.calls_at_capacity}
+            result |= {
+                "fits": self.fits,
+                "failed_at_event": self.failed,
+                "driver_calls_at_capacity": self.calls_at_capacity,
+            }
         return result
 
 

@@ -53,7 +53,8 @@ def replay_headline(report: ReplayReport) -> str:
     if report.capacity is None:
         return text
     fitting = [row.key for row in report.policies if row.fits]
-    which = "all" if len(fitting) == len(report.policies) else ", ".join(fitting) or "none"
+    some = ", ".join(fitting) if len(fitting) < 4 else f"{len(fitting)} of {len(report.policies)} policies"
+    which = "all" if len(fitting) == len(report.policies) else some or "none"
     return f"{text}; runs in {round_size(report.capacity)}: {which}"
 
 
@@ -77,7 +78,11 @@ def _draw_policies(console: Console, report: ReplayReport) -> None:
         ]  # fmt: skip
         drawn.add_row(Text(row.key), *cells, *(["yes" if row.fits else "NO"] if fits else []))
     show(console, drawn)
-    say(console, "  runs on: the smallest capacity, with driver calls there; reserved: without a limit, at its peak", style="dim")
+    say(
+        console,
+        "  runs on: the smallest capacity, with driver calls there; reserved: without a limit, at its peak",
+        style="dim",
+    )
     say(console, "  lost: 1 - peak live / peak reserved, of it by rounding up and in holes at that moment", style="dim")
 
 
