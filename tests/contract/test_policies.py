@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from memfit.allocators.bfc import BfcPolicy
 from memfit.allocators.buddy import BuddyPolicy
-from memfit.allocators.fits import KINDS, FitPolicy
-from memfit.allocators.onnx_arena import OnnxArenaPolicy
 from memfit.allocators.caching import CachingPolicy
 from memfit.allocators.caching_settings import CachingSettings
+from memfit.allocators.fits import KINDS, FitPolicy
+from memfit.allocators.onnx_arena import OnnxArenaPolicy
 from memfit.allocators.policy import Policy, Replay, live_bytes
 from memfit.allocators.size_classes import SizeClassPolicy
 from memfit.errors import TraceError

@@ -8,7 +8,8 @@
     free,a,,                         stream: a whole number, 0 where there is no such column
 
 Names of columns may be written with other cases and spaces; ``event`` or ``op`` for action, ``ptr``, ``address``, ``block``
-or ``name`` for id, ``bytes`` or ``nbytes`` for size. What is wrong is one TraceError that names the line. Cost: about 1 us a row.
+or ``name`` for id, ``bytes`` or ``nbytes`` for size. What is wrong is one TraceError that names the
+line. Cost: about 1 us a row.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ALIASES = {
     "event": "action", "op": "action", "ptr": "id", "address": "id", "addr": "id", "block": "id", "name": "id",
     "bytes": "size", "nbytes": "size",
 }  # fmt: skip
+COLUMNS = ("action", "id", "size", "stream")
 _SHOWN = 60
 
 
@@ -63,7 +65,7 @@ def parse_event_table(text: str, where: str = "events") -> Requests:
         if header is None:
             raise TraceError(where, "it is empty; write a header such as action,id,size and a row an event")
         names = _names(header)
-        place = {name: names.index(name) for name in ("action", "id", "size", "stream") if name in names}
+        place: dict[str, int] = {name: names.index(name) for name in COLUMNS if name in names}
         for name in ("action", "id", "size"):
             if name not in place:
                 raise TraceError(f"{where} line 1", f"no column {name!r} in {_cut(','.join(header))!r}")

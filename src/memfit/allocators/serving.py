@@ -153,9 +153,8 @@ def serve(heap: Heap, requests: Requests, series: bool) -> Outcome:
                 column.append(value)
     books.figures[3], books.figures[4] = heap.driver_allocations, heap.driver_frees
     segments = np.array(books.at_peak, np.int64).reshape(-1, 2)
-    return Outcome(
-        books.figures, *(np.array(column, np.int64) for column in books.columns), segments[:, 0], segments[:, 1]
-    )
+    columns = [np.array(column, np.int64) for column in books.columns]
+    return Outcome(books.figures, *columns[:4], columns[4], segments[:, 0], segments[:, 1])
 
 
 def replay_of(name: str, requests: Requests, outcome: Outcome, begun: float, series: bool, heap: str) -> Replay:

@@ -24,7 +24,7 @@ from memfit.allocators.fits import ALIGNMENT
 from memfit.allocators.iterations import Iterations, blocks_within, find_iterations
 from memfit.allocators.planned import PlannedPolicy
 from memfit.allocators.policy import Ints, Policy
-from memfit.allocators.replay import POLICIES, Result
+from memfit.allocators.replay import Result
 from memfit.ir.requests import Action, Requests
 from memfit.planners.portfolio import plan_problem
 from memfit.planners.problem import Problem, simple_problem
@@ -145,7 +145,8 @@ def _peak_beside(requests: Requests, planned: Marks, iterations: Iterations, pol
 
 def _kept(requests: Requests, left_out: Marks) -> Marks:
     """The events about other blocks than those marked."""
-    return (requests.action == Action.EMPTY_CACHE) | ~left_out[requests.block]
+    kept: Marks = (requests.action == Action.EMPTY_CACHE) | ~left_out[requests.block]
+    return kept
 
 
 def _dynamic(result: Result, requests: Requests, live: int) -> Contender:

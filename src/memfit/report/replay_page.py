@@ -21,7 +21,8 @@ WIDTH, BAR, LEFT, RIGHT = 1000, 28, 150, 210
 SMALL_WIDTH, SMALL_HEIGHT = 290, 120
 ROWS_LISTED = 40
 _STYLE = """
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font-size: 13px; } svg .axis { fill: var(--soft); font-size: 11.5px; }
+svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font-size: 13px; }
+svg .axis { fill: var(--soft); font-size: 11.5px; }
 .use { fill: #3a6ea5; } .rounding { fill: #e2b04a; } .holes { fill: #d8664a; } .kept { fill: var(--kept); }
 .need { stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 5 3; } .rule { stroke: var(--line); }
 :root { --kept: #e8d9cf; } @media (prefers-color-scheme: dark) { :root { --kept: #4a423d; } }
@@ -104,9 +105,9 @@ def _bars(report: ReplayReport, rows: Sequence[PolicyRow]) -> str:
                 f'<rect class="{name}" x="{LEFT + start * scale:.1f}" y="{y + 2}" width="{max(end - start, 0) * scale:.1f}" '
                 f'height="{BAR - 7}"/>'
             )
-        end = LEFT + reserved * scale + 8
+        behind = LEFT + reserved * scale + 8
         text = f"{format_bytes(row.peak_reserved)} ({share(row.fragmentation)} lost)"
-        out.append(f'<text x="{end:.1f}" y="{y + 17}">{text}</text></g>')
+        out.append(f'<text x="{behind:.1f}" y="{y + 17}">{text}</text></g>')
     out.append(f'<line class="need" x1="{need:.1f}" x2="{need:.1f}" y1="18" y2="{height}"/>')
     out.append(f'<text class="axis" x="{need:.1f}" y="12" text-anchor="middle">what the program needs</text></svg>')
     return "".join(out)

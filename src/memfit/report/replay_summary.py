@@ -28,7 +28,9 @@ class PolicyRow:
     """One policy. Bytes without a limit unless said otherwise; ``smallest_capacity``: the least bytes it ran on.
 
     ``at_peak``: live, allocated and reserved bytes when most is live while reserved is at its peak, ``internal`` and
-    ``external`` fragmentation then; ``mean_external``: over all events. ``fits``, ``failed``, ``calls_at_capacity``: under the capacity asked about, None without one.
+    ``external`` fragmentation then; ``mean_external``: over all events.
+
+    ``fits``, ``failed``, ``calls_at_capacity``: under the capacity asked about, None without one.
     """
 
     key: str
