@@ -73,8 +73,8 @@ def segment_bytes(rounded: int, settings: CachingSettings) -> int:
     return -(-rounded // SEGMENT_ROUNDING) * SEGMENT_ROUNDING
 
 
-def columns_of(requests: Requests, settings: CachingSettings) -> Columns:
-    """The columns of a trace.
+def columns_of(requests: Requests, settings: CachingSettings, also: tuple[tuple[int, bool, int], ...] = ()) -> Columns:
+    """The columns of a trace; ``also``: queues that must be there even if no request is for them.
 
     Raises:
         TraceError: sizes below 1 byte or above 2^48, blocks out of order, frees of what is not allocated.
@@ -88,11 +88,20 @@ def columns_of(requests: Requests, settings: CachingSettings) -> Columns:
     rounded[allocates] = rounded_sizes(requests.nbytes[allocates], settings)
     small = rounded <= SMALL_REQUEST
     parts = np.stack([requests.pool, small.astype(np.int32), requests.stream], axis=1)[allocates]
-    queues, inverse = np.unique(parts, axis=0, return_inverse=True) if len(parts) else (parts, np.zeros(0, np.int64))
+    more = np.asarray(also, np.int32).reshape(-1, 3)
+    queues, inverse = _distinct(np.concatenate([parts, more]))
     queue = np.zeros(len(action), np.int32)
-    queue[allocates] = inverse.reshape(-1)
+    queue[allocates] = inverse[: len(parts)]
     named = tuple((int(pool), bool(few), int(stream)) for pool, few, stream in queues)
     return Columns(action, block, nbytes, rounded, queue, named, event_of_block)
+
+
+def _distinct(rows: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Ints]:
+    """The distinct rows in order, and which of them each row is."""
+    if not len(rows):
+        return rows, np.zeros(0, np.int64)
+    found, inverse = np.unique(rows, axis=0, return_inverse=True)
+    return found, inverse.reshape(-1)
 
 
 def _check(requests: Requests, allocates: npt.NDArray[np.bool_], event_of_block: Ints) -> None:

@@ -33,6 +33,11 @@ class Driver:
         """Bytes of the whole device."""
         return UNLIMITED if self.capacity is None else self.capacity
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit that garbage can be collected against."""
+        return self.capacity is not None
+
     def gives(self, reserved: int, nbytes: int) -> bool:
         """Whether ``nbytes`` more can be had when ``reserved`` are."""
         return self.capacity is None or reserved + nbytes <= self.capacity
@@ -42,6 +47,19 @@ class Driver:
         address = self._next
         self._next += -(-nbytes // (2 * MIB)) * (2 * MIB)
         return address
+
+    def wants_garbage(self, target: int, reclaimed: int) -> bool:
+        """Whether more than ``reclaimed`` bytes must be collected, of a ``target``."""
+        return reclaimed < target
+
+    @property
+    def releases_for_private(self) -> bool:
+        """Whether a private pool's request may give cached segments back: not while a CUDA graph is captured."""
+        return False
+
+    def takes_private(self, address: int) -> bool:
+        """Whether a free segment of a private pool goes back with the others: not while its graphs live."""
+        return False
 
     def mapped(self, address: int, nbytes: int) -> None:
         """Pages were mapped there."""
@@ -76,7 +94,7 @@ class CachingTwin:
         total = driver.device_bytes
         self.allowed = total if fraction is None else int(fraction * total)
         self.searches = 0  # of the default large pool, counted only while garbage is collected
-        self.collects = settings.garbage_collection_threshold > 0 and driver.capacity is not None
+        self.collects = settings.garbage_collection_threshold > 0 and driver.limited
         self.max_split, self.rounding = settings.max_split, settings.max_non_split_rounding
         self.expandable = settings.expandable_segments
         self.least_rest = [MINIMUM_BLOCK if small or self.expandable else SMALL_REQUEST + 1 for _, small, _ in queues]
@@ -92,7 +110,7 @@ class CachingTwin:
                 return -1
         rest = self.size[slot] - size
         if rest >= self.least_rest[queue] and (size < self.max_split or self.queues[queue][1] or self.expandable):
-            self._insert(self._cut(slot, size))
+            self.insert(self.cut(slot, size))
         self.state[slot] = USED
         return slot
 
@@ -106,7 +124,7 @@ class CachingTwin:
         if self.state[slot] == PENDING:
             del self.pending[slot]
         self._join(slot)
-        self._insert(slot)
+        self.insert(slot)
 
     def empty_cache(self) -> None:
         """Every segment (expandable: every page) that is wholly free goes back, private pools excepted."""
@@ -114,20 +132,30 @@ class CachingTwin:
             self.free(slot)
             self.synchronised.append(block)
         for queue, (pool, _, _) in enumerate(self.queues):
-            if pool == 0:
-                whole = [key & SLOT_MASK for key in self.free_keys[queue]]
-                for slot in whole:
-                    if self.base[slot] >= 0:
-                        self._unmap(slot)
-                    elif self.before[slot] < 0 and self.after[slot] < 0:
-                        self._give_back(slot)
+            for slot in [key & SLOT_MASK for key in self.free_keys[queue]]:
+                if pool and not self.driver.takes_private(self.address[slot]):
+                    continue
+                if self.base[slot] >= 0:
+                    self._unmap(slot)
+                elif self.before[slot] < 0 and self.after[slot] < 0:
+                    self._give_back(slot)
 
     # How a request is served.
 
     def _find(self, queue: int, size: int) -> int:
-        keys = self.free_keys[queue]
         if self.collects and self.queues[queue][:2] == (0, False):
             self.searches += 1
+        position = self._position(queue, size)
+        if position < 0:
+            return -1
+        return self.free_keys[queue].pop(position) & SLOT_MASK
+
+    def would_find(self, queue: int, size: int) -> bool:
+        """Whether a cached block serves a rounded request."""
+        return self._position(queue, size) >= 0
+
+    def _position(self, queue: int, size: int) -> int:
+        keys = self.free_keys[queue]
         position = bisect_left(keys, size << SIZE_SHIFT)
         if position == len(keys):
             return -1
@@ -142,8 +170,7 @@ class CachingTwin:
         held = self.size[slot]
         if (size < self.max_split <= held) or (size >= self.max_split and held >= size + self.rounding):
             return -1
-        del keys[position]
-        return slot
+        return position
 
     def _could_grow_to(self, slot: int) -> int:
         after = self.after[slot]
@@ -157,7 +184,7 @@ class CachingTwin:
         slot = self._grow(queue, size, wanted)
         if slot < 0 and self.settings.max_split_size_mb is not None and self._release_oversize(queue, size):
             slot = self._grow(queue, size, wanted)
-        if slot < 0 and self.queues[queue][0] == 0:
+        if slot < 0 and (self.queues[queue][0] == 0 or self.driver.releases_for_private):
             self.empty_cache()
             slot = self._grow(queue, size, wanted)
         return slot
@@ -169,15 +196,12 @@ class CachingTwin:
             return self._expand(queue, size)
         if not self.driver.gives(self.reserved, wanted):
             return -1
-        slot = self._slot(self.driver.address(wanted), wanted, queue, -1)
+        slot = self.place(self.driver.address(wanted), wanted, queue, -1)
         self._account(wanted)
         return slot
 
     def _collect_garbage(self) -> None:
-        limit = int(self.settings.garbage_collection_threshold * self.allowed)
-        if self.reserved <= limit:
-            return
-        target, reclaimed = self.reserved - limit, 0
+        target, reclaimed = self.reserved - int(self.settings.garbage_collection_threshold * self.allowed), 0
         found = [
             key & SLOT_MASK
             for queue, (pool, small, _) in enumerate(self.queues)
@@ -187,7 +211,7 @@ class CachingTwin:
         whole = [s for s in found if self.before[s] < 0 and self.after[s] < 0]
         age = sum(self.searches - self.count_at_insertion[s] for s in whole)
         freed = True
-        while reclaimed < target and freed and whole:
+        while self.driver.wants_garbage(target, reclaimed) and freed and whole:
             threshold, freed, kept = age / len(whole), False, []
             for slot in whole:
                 mine = self.searches - self.count_at_insertion[slot]
@@ -254,13 +278,18 @@ class CachingTwin:
                 at = self.after[at]
             if found >= size:
                 return begin
-        page, total = self._page(queue), self.driver.device_bytes
-        span = -(-(total + total // 8) // page) * page
-        base = self.driver.address(span)
-        slot = self._slot(base, span, queue, base)
+        return self._reserve_at(queue, self.driver.address(self.span(queue)))
+
+    def _reserve_at(self, queue: int, base: int) -> int:
+        slot = self.place(base, self.span(queue), queue, base)
         self.state[slot] = UNMAPPED
         insort(self.unmapped[queue], (base, slot))
         return slot
+
+    def span(self, queue: int) -> int:
+        """Bytes of addresses that an expandable segment of the queue reserves: the device and an eighth, in pages."""
+        page, total = self._page(queue), self.driver.device_bytes
+        return -(-(total + total // 8) // page) * page
 
     def _page(self, queue: int) -> int:
         return SMALL_SEGMENT if self.queues[queue][1] else self.settings.large_segment
@@ -274,12 +303,12 @@ class CachingTwin:
         self.driver.mapped(self.address[slot], mapped)
         self.unmapped[queue].remove((self.address[slot], slot))
         if mapped < self.size[slot]:
-            rest = self._cut(slot, mapped)
+            rest = self.cut(slot, mapped)
             self.state[rest] = UNMAPPED
             insort(self.unmapped[queue], (self.address[rest], rest))
         self.state[slot] = FREE
         self._join(slot)
-        self._insert(slot)
+        self.insert(slot)
         self._account(mapped)
         return True
 
@@ -292,11 +321,11 @@ class CachingTwin:
         behind = start + self.size[slot] - end
         self._remove(slot)
         if begin > start:
-            rest = self._cut(slot, begin - start)
-            self._insert(slot)
+            rest = self.cut(slot, begin - start)
+            self.insert(slot)
             slot = rest
         if behind:
-            self._insert(self._cut(slot, end - begin))
+            self.insert(self.cut(slot, end - begin))
         self.driver.gave_back(self.address[slot], self.size[slot])
         self._account(-self.size[slot])
         self.state[slot] = UNMAPPED
@@ -311,7 +340,8 @@ class CachingTwin:
 
     # Blocks.
 
-    def _slot(self, address: int, size: int, queue: int, base: int) -> int:
+    def place(self, address: int, size: int, queue: int, base: int) -> int:
+        """A new slot for a range without neighbours."""
         if self.unused:
             slot = self.unused.pop()
             self.address[slot], self.size[slot], self.state[slot] = address, size, FREE
@@ -324,9 +354,9 @@ class CachingTwin:
         self.count_at_insertion.append(0)
         return len(self.size) - 1
 
-    def _cut(self, slot: int, size: int) -> int:
+    def cut(self, slot: int, size: int) -> int:
         """Shorten a block to ``size``; the rest becomes a block after it."""
-        rest = self._slot(self.address[slot] + size, self.size[slot] - size, self.queue_of[slot], self.base[slot])
+        rest = self.place(self.address[slot] + size, self.size[slot] - size, self.queue_of[slot], self.base[slot])
         after = self.after[slot]
         self.before[rest], self.after[rest] = slot, after
         if after >= 0:
@@ -337,7 +367,8 @@ class CachingTwin:
     def _key(self, slot: int) -> int:
         return self.size[slot] << SIZE_SHIFT | self.address[slot] << ADDRESS_SHIFT | slot
 
-    def _insert(self, slot: int) -> None:
+    def insert(self, slot: int) -> None:
+        """Make a block free, in its queue."""
         self.state[slot] = FREE
         self.count_at_insertion[slot] = self.searches
         insort(self.free_keys[self.queue_of[slot]], self._key(slot))
@@ -368,3 +399,16 @@ class CachingTwin:
     def _drop(self, slot: int) -> None:
         self.state[slot] = GONE
         self.unused.append(slot)
+
+    def place_range(self, queue: int, address: int, nbytes: int) -> int:
+        """A free block over pages already mapped in a queue's expandable segment; ranges come in order of address."""
+        if not self.unmapped[queue]:
+            self._reserve_at(queue, address)
+        _, slot = self.unmapped[queue].pop()
+        if address > self.address[slot]:
+            insort(self.unmapped[queue], (self.address[slot], slot))
+            slot = self.cut(slot, address - self.address[slot])
+        rest = self.cut(slot, nbytes)
+        self.state[slot], self.state[rest] = FREE, UNMAPPED
+        insort(self.unmapped[queue], (self.address[rest], rest))
+        return slot
