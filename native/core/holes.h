@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <vector>
 
@@ -26,26 +25,35 @@ class Holes {
   int64_t start(Place p) const { return chunks_[p.chunk]->start[p.at]; }
   int64_t end(Place p) const { return chunks_[p.chunk]->end[p.at]; }
 
-  // The lowest hole of at least `size` bytes among those that end after `from`.
-  Place find(int64_t size, int64_t from = std::numeric_limits<int64_t>::min()) {
-    size_t c = 0;
-    if (from > 0 && chunks_.size() > 1) c = chunk_of(from);
-    for (; c < chunks_.size(); ++c) {
+  // The lowest hole of at least `size` bytes in the chunks from `first` on.
+  Place find(int64_t size, size_t first = 0) {
+    for (size_t c = first; c < chunks_.size(); ++c) {
       if (largest_[c] < size) continue;
       const Chunk& chunk = *chunks_[c];
       int64_t seen = 0;
-      bool whole = true;
       for (int i = 0; i < chunk.count; ++i) {
         const int64_t bytes = chunk.end[i] - chunk.start[i];
-        if (bytes >= size) {
-          if (chunk.end[i] > from) return {c, i};
-          whole = false;
-        }
+        if (bytes >= size) return {c, i};
         seen = std::max(seen, bytes);
       }
-      if (whole) largest_[c] = seen;
+      largest_[c] = seen;
     }
     return {0, -1};
+  }
+
+  // The same among those that end after `from`; without one, the lowest of all.
+  Place find_from(int64_t size, int64_t from) {
+    if (chunks_.empty()) return {0, -1};
+    const size_t c = chunk_of(from);
+    if (largest_[c] >= size) {
+      const Chunk& chunk = *chunks_[c];
+      int i = position(chunk, from);
+      if (i > 0 && chunk.end[i - 1] > from) --i;
+      for (; i < chunk.count; ++i)
+        if (chunk.end[i] - chunk.start[i] >= size) return {c, i};
+    }
+    const Place found = find(size, c + 1);
+    return found.at >= 0 ? found : find(size);
   }
 
   // The highest hole; only where there is one.

@@ -88,6 +88,41 @@ class Ranges {
     }
   }
 
+  // Take the front `bytes` of a binned free range as a range of its own; what is left keeps its index and stays free.
+  Index carve(Index i, int64_t bytes) {
+    if (ranges_[i].bytes == bytes) {
+      unbin(i);
+      ranges_[i].free = false;
+      return i;
+    }
+    const Index front = spare_.empty() ? static_cast<Index>(ranges_.size()) : spare_.back();
+    if (spare_.empty()) {
+      ranges_.emplace_back();
+    } else {
+      spare_.pop_back();
+    }
+    Range& rest = ranges_[i];
+    ranges_[front] = Range{rest.address, bytes, rest.before, i, false};
+    if (rest.before != kNone) ranges_[rest.before].after = front;
+    rest.before = front;
+    const int b = bin_of(rest.bytes);
+    auto& own = bins_[static_cast<size_t>(b)];
+    if (own.back().index == i && bin_of(rest.bytes - bytes) == b) {  // the largest of its bin, and it stays there
+      rest.address += bytes;
+      rest.bytes -= bytes;
+      const Entry entry{rest.bytes, rest.address, i};
+      size_t at = own.size() - 1;
+      for (; at > 0 && entry < own[at - 1]; --at) own[at] = own[at - 1];
+      own[at] = entry;
+    } else {
+      unbin(i);
+      rest.address += bytes;
+      rest.bytes -= bytes;
+      bin(i);
+    }
+    return front;
+  }
+
   // The smallest free range of at least `bytes`, the lowest among equals; kNone without one.
   Index best(int64_t bytes) const {
     const int b = bin_of(bytes);

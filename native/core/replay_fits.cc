@@ -54,9 +54,7 @@ struct ByAddress : Top {
 
   Grant<None> allocate(int64_t nbytes) {
     const int64_t size = shift >= 0 ? (((nbytes - 1) >> shift) + 1) << shift : rounded_up(nbytes, alignment);
-    Holes::Place place{0, -1};
-    if (kNext) place = holes.find(size, rover);
-    if (place.at < 0) place = holes.find(size);
+    Holes::Place place = kNext ? holes.find_from(size, rover) : holes.find(size);
     if (place.at < 0) {
       const bool open = !holes.empty() && holes.end(holes.last()) == reserved;
       const int64_t start = open ? holes.start(holes.last()) : reserved;
@@ -102,10 +100,8 @@ struct BySize : Top {
       if (!raise(start + size)) return {0, -1, Ranges::kNone};
       found = highest = ranges.release(ranges.add(old, reserved - old, highest));
     }
-    const bool splits = ranges[found].bytes > size;
-    ranges.take(found, size, true);
-    if (splits && found == highest) highest = ranges[found].after;
-    return {ranges[found].address, size, found};
+    const Handle taken = ranges.carve(found, size);
+    return {ranges[taken].address, size, taken};
   }
 
   void free(int64_t, int64_t, Handle handle) {

@@ -153,8 +153,10 @@ def serve(heap: Heap, requests: Requests, series: bool) -> Outcome:
                 column.append(value)
     books.figures[3], books.figures[4] = heap.driver_allocations, heap.driver_frees
     segments = np.array(books.at_peak, np.int64).reshape(-1, 2)
-    columns = [np.array(column, np.int64) for column in books.columns]
-    return Outcome(books.figures, *columns[:4], columns[4], segments[:, 0], segments[:, 1])
+    live_column, allocated_column, *rest = (np.array(column, np.int64) for column in books.columns)
+    return Outcome(
+        books.figures, live_column, allocated_column, rest[0], rest[1], rest[2], segments[:, 0], segments[:, 1]
+    )
 
 
 def replay_of(name: str, requests: Requests, outcome: Outcome, begun: float, series: bool, heap: str) -> Replay:
