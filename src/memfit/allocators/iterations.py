@@ -46,7 +46,8 @@ def find_iterations(requests: Requests) -> Iterations | None:
         return None
     period, start, end = -found[1], found[2], found[3]
     spare = end - start - 2 * period + 1
-    start += int(np.argmin(live_bytes(requests)[start : start + min(period, spare)]))
+    before = np.concatenate(([0], live_bytes(requests)[:-1]))
+    start += int(np.argmin(before[start : start + min(period, spare)]))
     return Iterations(start, period, (end - start) // period)
 
 
