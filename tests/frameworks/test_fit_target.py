@@ -34,7 +34,7 @@ class Net(nn.Module):
     def forward(self, x):
         for layer in self.layers:
             x = layer(x)
-            if self.branch and x.mean().item() > 10:
+            if self.branch and torch.rand([]) > 0.4:
                 x = x / 2
         return x.square().mean()
 

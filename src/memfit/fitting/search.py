@@ -13,6 +13,7 @@ from typing import Any
 
 from memfit.errors import BudgetError, CaptureError, LeverError
 from memfit.fitting.ablation import curve, levers_used, plain_peak
+from memfit.frameworks.torch.capture import Capture, capture
 from memfit.frameworks.torch.fitted import FittedStep
 from memfit.frameworks.torch.modulewise import fit_modules
 from memfit.ir.graph import Graph
@@ -65,12 +66,13 @@ def search(
     """
     refusal: BudgetError | None = None
     notes: list[str] = []
+    known = _Captured(step)
     for numerics, stage in stages(step, allow_reassociation, allow_inexact, levers):
         best: Choice | None = None
         for options in stage:
             try:
                 by_modules = modules_only or options is MODULES
-                found = _one(step, budget, held, options, numerics, by_modules, notes, progress)
+                found = _one(known, budget, held, options, numerics, by_modules, notes, progress)
             except BudgetError as error:
                 refusal = error if refusal is None or error.needed < refusal.needed else refusal
                 continue
@@ -118,23 +120,46 @@ def stages(
                 yield numerics, [MODULES]
 
 
+class _Captured:
+    """A step and its capture, made once for all levers; where there is none, why."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self._capture: Capture | None = None
+        self._refusal: CaptureError | None = None
+
+    def capture(self) -> Capture:
+        """The capture."""
+        if self._refusal is not None:
+            raise self._refusal
+        if self._capture is None:
+            try:
+                self._capture = capture(self.step)
+            except CaptureError as error:
+                self._refusal = error
+                raise
+        return self._capture
+
+
 def _one(
-    step: Step, budget: int, held: int, options: dict[str, Any], numerics: str, modules_only: bool, notes: list[str],
+    known: _Captured, budget: int, held: int, options: dict[str, Any], numerics: str, modules_only: bool, notes: list[str],
     progress: Progress | None,
 ) -> Choice:  # fmt: skip
     if not modules_only:
         try:
-            return _graph(step, budget, held, options, numerics, tuple(notes), progress)
+            return _graph(known, budget, held, options, numerics, tuple(notes), progress)
         except CaptureError as error:
-            notes.append(f"fitted by modules, because memfit {error}")
-    return _modules(step, budget, options, numerics, tuple(notes), progress)
+            note = f"fitted by modules, because memfit {error}"
+            notes += [] if note in notes else [note]
+    return _modules(known.step, budget, options, numerics, tuple(notes), progress)
 
 
 def _graph(
-    step: Step, budget: int, held: int, options: dict[str, Any], numerics: str, notes: tuple[str, ...],
+    known: _Captured, budget: int, held: int, options: dict[str, Any], numerics: str, notes: tuple[str, ...],
     progress: Progress | None,
 ) -> Choice:  # fmt: skip
-    fitted = FittedStep(step, budget, held=held, options=options, progress=progress)
+    captured = None if options.get("chunked_loss") else known.capture()
+    fitted = FittedStep(known.step, budget, held=held, options=options, progress=progress, captured=captured)
     bucket = fitted.first
     plan, graph = bucket.plan, bucket.program.graph
     rows = levers_used(graph, plan)

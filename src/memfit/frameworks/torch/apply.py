@@ -25,14 +25,17 @@ from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_chang
 from memfit.frameworks.torch.slow_memory import SlowMemory
 from memfit.passes.offload import LOAD, SAVE
 
-Runner = Callable[[Sequence[torch.Tensor], Callable[[int, torch.Tensor], None]], list[Any]]
+Runner = Callable[
+    [Sequence[torch.Tensor], Callable[[int, torch.Tensor], None], Callable[[torch.Tensor], None]], list[Any]
+]
 
 
 def runner_of(program: Program, schedule: Sequence[int]) -> Runner:
-    """A function of (placeholder tensors, optimizer step) that runs ``schedule`` once and returns the outputs.
+    """A function of (placeholder tensors, optimizer step, look) that runs ``schedule`` once and returns the outputs.
 
     The optimizer step is called with a placeholder position and that parameter's gradient. Outputs are in the FX graph's
-    order; gradients that the optimizer consumed are None. Runs below autograd: nothing is recorded.
+    order; gradients that the optimizer consumed are None. ``look`` is given each reading, in order. Runs
+    below autograd: nothing is recorded.
     """
     writer = _Writer(program, schedule, lifetimes(program.graph, schedule))
     source = writer.source()
@@ -42,14 +45,17 @@ def runner_of(program: Program, schedule: Sequence[int]) -> Runner:
 
     trains = any(op.phase == "backward" for op in program.graph.ops)
 
-    def run(placeholders: Sequence[torch.Tensor], optimizer_step: Callable[[int, torch.Tensor], None]) -> list[Any]:
+    def run(
+        placeholders: Sequence[torch.Tensor], optimizer_step: Callable[[int, torch.Tensor], None],
+        look: Callable[[torch.Tensor], None] = lambda value: None,
+    ) -> list[Any]:  # fmt: skip
         # Grad mode stays on for a training step: kernels ask it what to keep (oneDNN's recurrent layers their workspace).
         def update(position: int, gradient: torch.Tensor) -> None:
             with torch.no_grad():
                 optimizer_step(position, gradient)
 
         with torch.set_grad_enabled(trains), torch._C._AutoDispatchBelowAutograd():
-            return body(placeholders, update)
+            return body(placeholders, update, look)
 
     run.source = source  # type: ignore[attr-defined]
     return run
@@ -87,7 +93,7 @@ class _Writer:
                 self.items.setdefault(node.args[0], []).append(node)  # type: ignore[arg-type]
 
     def source(self) -> str:
-        lines = ["def run(placeholders, optimizer_step):"]
+        lines = ["def run(placeholders, optimizer_step, look):"]
         used = {n for n in self.placeholders if n in self.program.storage_of}
         for place, node in enumerate(self.placeholders):
             if node in used:
@@ -131,6 +137,8 @@ class _Writer:
             name = f"{value.name}_loaded"
             self.variables.setdefault(op.writes[0], []).append(name)
             lines.append(f"{name} = slow.load({op.label}, {self.constant(value.meta['val'])})")
+        elif index in self.program.readings:
+            lines.append(f"look({self.expression(self.program.readings[index])})")
         elif node is None:
             gradient = self.expression(self.program.gradient_nodes[index])
             lines.append(f"optimizer_step({self.program.parameter[index]}, {gradient})")

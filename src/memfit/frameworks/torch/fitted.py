@@ -1,12 +1,16 @@
 """FittedStep: a user's step that keeps a byte budget; called in place of forward, backward and optimizer.
 
-One plan per shape bucket (the shapes and dtypes of the input tensors), made at the first call with those shapes and kept.
+One plan per shape bucket (the shapes and dtypes of the input tensors), made at the first call with those shapes and kept;
+where the program looks at values (``outcomes``), one per way through it. A call that turns out to go another way is taken
+back, before anything but buffers and random state changed, and runs by the plan of that way. After ``MOST_WAYS`` of them,
+or where the budget cannot be kept on that way, it runs as the user wrote it, and a warning says so: the results count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,18 +20,23 @@ import torch
 from torch.utils import _pytree as pytree
 
 from memfit.analyses.liveness import simulate
-from memfit.errors import BudgetError, TraceError
+from memfit.errors import BudgetError, CaptureError, TraceError
 from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
 from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
 from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
+from memfit.frameworks.torch.outcomes import Checker, OtherWayError, goes_with
 from memfit.frameworks.torch.program import Program, movable, offloaded, program_of
+from memfit.frameworks.torch.replay_state import RandomState
 from memfit.frameworks.torch.slow_memory import map_state, transfer_speed
+from memfit.frameworks.torch.steps import run_step
 from memfit.ir.graph import Storage, why_invalid
 from memfit.ir.step import Step
 from memfit.passes.rematerialize import SchedulePlan, rematerialize
+
+MOST_WAYS = 8
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class FittedStep:
             ``optimizer_state``: ``"file"`` keeps it in file-mapped memory, where it does not count;
             ``chunked_loss``: true computes a language-model head and its loss chunk by chunk (other order of sums).
         schedules: fingerprint -> schedule from a recipe; such a bucket is not planned again.
+        captured: the step's capture, where it is known already; of no use with ``chunked_loss``.
 
     Raises:
         BudgetError: the budget cannot be kept.
@@ -75,7 +85,7 @@ class FittedStep:
     def __init__(
         self, step: Step, budget: int, *, held: int = 0, options: dict[str, Any] | None = None,
         schedules: dict[str, list[int]] | None = None,
-        progress: Progress | None = None,
+        progress: Progress | None = None, captured: Capture | None = None,
     ) -> None:  # fmt: skip
         self.step, self.budget, self.held, self.progress = step, budget, held, progress
         options = options or {}
@@ -83,13 +93,59 @@ class FittedStep:
         self.state_in_file = options.get("optimizer_state") == "file"
         self.chunked_loss = bool(options.get("chunked_loss"))
         self.schedules = schedules or {}
-        self.buckets: dict[Any, Bucket] = {}
+        self.buckets: dict[Any, list[Bucket]] = {}
+        self.warned = False
+        self.known = None if self.chunked_loss else captured
         self.first = self._bucket(step.inputs)
 
     def __call__(self, inputs: Any = None) -> Any:
         """Run one step on ``inputs`` (default: the step's own example batch)."""
         inputs = self.step.inputs if inputs is None else inputs
         bucket = self._bucket(inputs)
+        while True:
+            start = _Before(self.step, bucket)
+            found, other = self._run(bucket, inputs)
+            if other is None:
+                return found
+            start.restore()
+            following = self._other_way(bucket, inputs, other)
+            if following is None:
+                return run_step(replace(self.step, inputs=inputs))
+            bucket = following
+
+    def _run(self, bucket: Bucket, inputs: Any) -> tuple[Any, tuple[Any, ...] | None]:
+        """What the step returns; or None and the outcomes after which this is not its way."""
+        try:
+            return self._finished(bucket, inputs), None
+        except OtherWayError as other:
+            return None, other.outcomes
+
+    def _other_way(self, bucket: Bucket, inputs: Any, outcomes: tuple[Any, ...]) -> Bucket | None:
+        """The plan of the way with these first outcomes; None where the step is to run as it is."""
+        ways = self.buckets[bucket.shapes]
+        for known in ways:
+            if goes_with(known.captured.tests, outcomes):
+                return known
+        why = f"it takes more than {MOST_WAYS} ways through its program"
+        if len(ways) < MOST_WAYS:
+            try:
+                ways.append(self._planned(bucket.shapes, inputs))
+                if goes_with(ways[-1].captured.tests, outcomes):
+                    return ways[-1]
+                why = "the way that it takes could not be recorded again"
+            except (BudgetError, CaptureError) as error:
+                why = str(error)
+        where = bucket.captured.tests[len(outcomes) - 1].where
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"memfit: a step ran as it is, outside of its budget: at {where or 'a test of values'} it went another "
+                f"way than planned, and {why}",
+                stacklevel=3,
+            )
+        return None
+
+    def _finished(self, bucket: Bucket, inputs: Any) -> Any:
         captured, step = bucket.captured, self.step
         parameters = dict(step.model.named_parameters())
         trained = [parameters[name] for name in captured.trained]
@@ -101,6 +157,7 @@ class FittedStep:
             *(parameters[name].detach() for name in captured.frozen),
             *(buffers[name] for name in captured.buffers),
             *input_tensors(inputs),
+            *captured.draws(),
         ]
         groups = optimizers.group_of(step.optimizer) if bucket.program.parameter else {}
 
@@ -113,7 +170,7 @@ class FittedStep:
             if self.state_in_file:
                 map_state(step.optimizer.state.get(parameter, {}))
 
-        outputs = bucket.run(tensors, optimizer_step)
+        outputs = bucket.run(tensors, optimizer_step, Checker(captured.tests))
         if not captured.training:
             return pytree.tree_unflatten(outputs, captured.output_spec)
         for parameter, gradient in zip(trained, outputs[1:], strict=True):
@@ -127,8 +184,8 @@ class FittedStep:
     def _bucket(self, inputs: Any) -> Bucket:
         key = tuple((tuple(tensor.shape), str(tensor.dtype)) for tensor in input_tensors(inputs))
         if key not in self.buckets:
-            self.buckets[key] = self._planned(key, inputs)
-        return self.buckets[key]
+            self.buckets[key] = [self._planned(key, inputs)]
+        return self.buckets[key][0]
 
     def _planned(self, key: Any, inputs: Any) -> Bucket:
         start = time.perf_counter()
@@ -137,12 +194,16 @@ class FittedStep:
             self.progress("capturing the step", 0, 3)
         heads = _heads(step) if self.chunked_loss else ()
         with chunked_heads(step.model, heads) if heads else nullcontext():
-            captured, program = measured_program(step, self.progress, state_in_file=self.state_in_file)
+            captured, program = measured_program(
+                step, self.progress, state_in_file=self.state_in_file, captured=self.known
+            )
+        self.known = None
         if self.offload:
             program = offloaded(program, _first_share(program, self.offload), transfer_speed())
-        if self.held:
-            held = Storage(self.held, constant=True, label="held beside the model")
-            program = replace_graph(program, replace(program.graph, storages=(*program.graph.storages, held)))
+        beside = [(self.held, "held beside the model"), (_kept_bytes(program), "kept until the way is known")]
+        more = [Storage(nbytes, constant=True, label=label) for nbytes, label in beside if nbytes]
+        if more:
+            program = replace_graph(program, replace(program.graph, storages=(*program.graph.storages, *more)))
         planning = time.process_time()
         known = self.schedules.get(fingerprint(program))
         if known is not None:
@@ -161,10 +222,10 @@ class FittedStep:
 
 
 def measured_program(
-    step: Step, progress: Progress | None = None, *, state_in_file: bool = False
+    step: Step, progress: Progress | None = None, *, state_in_file: bool = False, captured: Capture | None = None
 ) -> tuple[Capture, Program]:
-    """The step captured, as a Program with measured costs."""
-    captured = capture(step)
+    """The step captured (or as it was captured before), as a Program with measured costs."""
+    captured = captured or capture(step)
     alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
     table = CostTable()
     with allocator_hook.installed():
@@ -173,12 +234,46 @@ def measured_program(
             captured.names,
             optimizer=tuple(range(len(captured.trained))) if alone else (),
             split=table.splits,
+            readings=captured.readings,
         )
     parameters = dict(step.model.named_parameters())
     trained = [parameters[name] for name in captured.trained]
     return captured, measured(
         program, table, optimizer=step.optimizer, parameters=trained, state_in_file=state_in_file, progress=progress
     )
+
+
+class _Before:
+    """What a run may change before its last look at a value, to be put back."""
+
+    def __init__(self, step: Step, bucket: Bucket) -> None:
+        self.buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.random: RandomState | None = None
+        if bucket.captured.tests:
+            self.random = RandomState.now()
+            changed = changed_while_looking(bucket.program)
+            for name, buffer in step.model.named_buffers():
+                if name in changed:
+                    self.buffers.append((buffer, buffer.detach().clone()))
+
+    def restore(self) -> None:
+        """Put it back."""
+        with torch.no_grad():
+            for buffer, kept in self.buffers:
+                buffer.copy_(kept)
+        if self.random is not None:
+            self.random.restore()
+
+
+def changed_while_looking(program: Program) -> set[str]:
+    """Labels of the constants that ops change before the program's last look at a value."""
+    graph, last = program.graph, max(program.readings, default=-1)
+    return {graph.storages[s].label for op in graph.ops[: last + 1] for s in op.changes}
+
+
+def _kept_bytes(program: Program) -> int:
+    labels = changed_while_looking(program)
+    return sum(s.nbytes for s in program.graph.storages if s.constant and s.label in labels)
 
 
 def fingerprint(program: Program) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from memfit.passes.offload import idle_storages, offload
 # Ops that change an argument although their schema does not say so: positions of what they change, and the position of
 # the flag that says whether they do. Run again, they get None there: in training the result does not depend on it.
 HIDDEN_CHANGES = {"aten.native_batch_norm.default": ((3, 4), 5)}
+
+READING = "memfit.reading"
 
 # Ops that look at the shape of their first argument, never at its bytes.
 METADATA_ONLY = {
@@ -52,7 +55,8 @@ class Program:
     ``nodes[i]``: the FX node of op ``i``, or None for an optimizer op; ``parameter[i]``: for those, the position of the
     parameter among the placeholders. ``halves[i]``: which half of its node op ``i`` is, statistics or normalise (see
     ``batch_norm``). ``loaded``: storage that comes back from slow memory -> the storage it was.
-    ``storage_of``: value node -> storage. ``views``: nodes made anew where read.
+    ``storage_of``: value node -> storage. ``views``: nodes made anew where read. ``readings``: ops that look at a value -> the
+    node of that value, in order (see ``outcomes``).
     """
 
     module: torch.fx.GraphModule
@@ -65,6 +69,7 @@ class Program:
     gradient_nodes: dict[int, Node] = field(default_factory=dict)
     halves: dict[int, str] = field(default_factory=dict)
     loaded: dict[int, int] = field(default_factory=dict)
+    readings: dict[int, Node] = field(default_factory=dict)
 
 
 def is_random(node: Node) -> bool:
@@ -75,7 +80,7 @@ def is_random(node: Node) -> bool:
 
 def program_of(
     module: torch.fx.GraphModule, names: tuple[str, ...] = (), *, optimizer: tuple[int, ...] = (), first_gradient: int = 1,
-    split: Callable[[Node], bool] = lambda node: False,
+    split: Callable[[Node], bool] = lambda node: False, readings: int = 0,
 ) -> Program:  # fmt: skip
     """The Program of a functional FX graph whose nodes carry fake tensors in ``meta["val"]``.
 
@@ -86,19 +91,26 @@ def program_of(
             gradient of ``optimizer[i]``'s parameter counted by placeholder position.
         first_gradient: index of the first gradient among the outputs.
         split: whether a batch norm may be split in halves.
+        readings: how many of the last outputs are only looked at: nothing that the step leaves behind, optimizer steps
+            and changed buffers, comes before the last look, where the program's own order has it so.
 
     Raises:
         CaptureError: an op that cannot be planned (a sparse or nested value, a value that is half a view).
     """
-    builder = _Builder(module, names, split)
+    builder = _Builder(module, names, split, readings)
     for node in module.graph.nodes:
         builder.add(node)
     return builder.finish(optimizer, first_gradient)
 
 
 class _Builder:
-    def __init__(self, module: torch.fx.GraphModule, names: tuple[str, ...], split: Callable[[Node], bool]) -> None:
-        self.module, self.names, self.split = module, names, split
+    def __init__(
+        self, module: torch.fx.GraphModule, names: tuple[str, ...], split: Callable[[Node], bool], looks: int
+    ) -> None:
+        self.module, self.names, self.split, self.looks = module, names, split, looks
+        given = [leaf for node in module.graph.nodes if node.op == "output" for leaf in _flat_outputs(node)]
+        self.looked_at = set(given[len(given) - looks :]) if looks else set()
+        self.readings: dict[int, Node] = {}
         self.halves: dict[int, str] = {}
         self.storages: list[Storage] = []
         self.key_to_storage: dict[int, int] = {}
@@ -127,9 +139,11 @@ class _Builder:
                 node, value if value is not None else _attribute(self.module, str(node.target)), str(node.target)
             )
         elif node.op == "output":
-            self.outputs = list(_flat_outputs(node))
+            self.outputs = list(_flat_outputs(node))[: -self.looks or None]
         elif node in self.live:
             self._call(node)
+        if node in self.looked_at:
+            self._look(node)
 
     def _constant(self, node: Node, value: Any, label: str) -> None:
         if isinstance(value, torch.Tensor):
@@ -267,18 +281,30 @@ class _Builder:
                 self.ops[index] = replace(self.ops[index], reuse=storage)
         order = {(a, b) for b, s in self.changers for a in self.readers.get(s, ()) if a != b}
         order |= {(a, b) for a, s in self.changers for b, t in self.changers if s == t and a < b}
+        order |= self._after_readings()
         graph = Graph(tuple(self.ops), tuple(storages), tuple(sorted(order)), tuple(self.chain))
         return Program(
-            self.module,
-            graph,
-            self.nodes,
-            parameter,
-            self.storage_of,
-            self.views,
-            self.outputs,
-            gradient_nodes,
-            self.halves,
-        )
+            self.module, graph, self.nodes, parameter, self.storage_of, self.views, self.outputs, gradient_nodes,
+            self.halves, readings=self.readings,
+        )  # fmt: skip
+
+    def _look(self, node: Node) -> None:
+        """An op that looks at the value of ``node``, right where the program does."""
+        index, storage = len(self.ops), self.storage_of[node]
+        self.ops.append(Op(READING, (storage,), (), repeatable=False, label=node.name))
+        self.nodes.append(None)
+        self.readers.setdefault(storage, []).append(index)
+        self.readings[index] = node
+
+    def _after_readings(self) -> set[tuple[int, int]]:
+        """Looks keep their order; what changes the step's own state after some in the program's order stays after them."""
+        looks = list(self.readings)
+        edges = set(pairwise(looks))
+        for index, op in enumerate(self.ops):
+            before = [look for look in looks if look < index]
+            if op.changes and before:
+                edges.add((before[-1], index))
+        return edges
 
     def _phases(self, loss: Node | None, training: bool) -> None:
         if not training or loss is None:
@@ -286,6 +312,7 @@ class _Builder:
         position = {node: i for i, node in enumerate(self.module.graph.nodes)}
         boundary = _loss_position(loss, position)
         for i, node in enumerate(self.nodes):
+            node = self.readings.get(i, node)
             if node is not None and position[node] > boundary:
                 self.ops[i] = replace(self.ops[i], phase="backward")
 
@@ -351,6 +378,7 @@ def offloaded(program: Program, storages: list[int], bytes_per_second: float) ->
         program, graph=graph, nodes=nodes, parameter={place[i]: v for i, v in program.parameter.items()},
         gradient_nodes={place[i]: v for i, v in program.gradient_nodes.items()},
         halves={place[i]: v for i, v in program.halves.items()},
+        readings={place[i]: v for i, v in program.readings.items()},
         loaded={first + i: storage for i, storage in enumerate(storages)},
     )  # fmt: skip
 

@@ -155,6 +155,11 @@ class Journal:
             for space, key, value in reversed(present):
                 _put(space, key, value)
 
+    def undo(self) -> None:
+        """Put every old value back, for good."""
+        for space, key, old in reversed(self.values):
+            _put(space, key, old)
+
 
 def _working_copy(old: Any, copies: dict[int, torch.Tensor]) -> Any:
     if isinstance(old, torch.Tensor):
