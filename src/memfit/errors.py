@@ -19,6 +19,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from memfit.units import SizeError, format_bytes
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "TraceError",
     "UndecidedError",
     "VerifyError",
+    "target_named",
 ]  # fmt: skip
 
 
@@ -49,6 +53,17 @@ class TargetError(MemfitError):
     def __init__(self, target: str, why: str, hint: str = "") -> None:
         super().__init__(f"cannot use target {target!r}: {why}" + (f"; {hint}" if hint else ""))
         self.target, self.why, self.hint = target, why, hint
+
+
+@contextmanager
+def target_named(name: str) -> Iterator[None]:
+    """Inside, an error about a step that knows no name (``"step"``) becomes one about the target ``name``."""
+    try:
+        yield
+    except TargetError as error:
+        if error.target != "step" or name == "step":
+            raise
+        raise TargetError(name, error.why, error.hint) from error
 
 
 class MissingFrameworkError(MemfitError):

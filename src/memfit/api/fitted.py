@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memfit.api.prediction import predict
-from memfit.errors import BudgetError, MissingFrameworkError, SizeError, VerifyError
+from memfit.errors import BudgetError, MissingFrameworkError, SizeError, VerifyError, target_named
 from memfit.ir.recipe import Recipe
 from memfit.ir.step import Step, as_step
 from memfit.report.summary import FitReport, StepFigures
@@ -106,10 +106,11 @@ def fit_target(
     limit, modules_only = allowed, False
     checked = None
     for attempt in range(_TRIES):
-        choice = search(
-            step, limit, held=held, allow_reassociation=allow_reassociation, allow_inexact=allow_inexact, levers=levers,
-            modules_only=modules_only, progress=progress,
-        )  # fmt: skip
+        with target_named(target):
+            choice = search(
+                step, limit, held=held, allow_reassociation=allow_reassociation, allow_inexact=allow_inexact,
+                levers=levers, modules_only=modules_only, progress=progress,
+            )  # fmt: skip
         _recipe_of(choice, target, settings, allowed, held).save(path)
         if not verify:
             break

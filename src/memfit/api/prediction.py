@@ -17,7 +17,7 @@ import numpy as np
 from memfit.allocators.caching import replay_caching
 from memfit.analyses.timeline import Timeline, timeline
 from memfit.api.largest_setting import largest_setting
-from memfit.errors import TargetError
+from memfit.errors import TargetError, target_named
 from memfit.ir.step import Step
 from memfit.ir.trace import Category, Trace
 from memfit.machine.devices import Device, find_device
@@ -70,9 +70,10 @@ def predict(
     say = progress or (lambda text, done, total: None)
 
     def trace_at(extra: Mapping[str, Any]) -> Trace:
-        if isinstance(target, Step):
-            return trace_step(target, steps=steps, accelerator=place.kind == "gpu")
-        return trace_step(lambda: build(extra), steps=steps, accelerator=place.kind == "gpu")
+        with target_named(name):
+            if isinstance(target, Step):
+                return trace_step(target, steps=steps, accelerator=place.kind == "gpu")
+            return trace_step(lambda: build(extra), steps=steps, accelerator=place.kind == "gpu")
 
     say("tracing the step", None, None)
     trace = trace_at({})
