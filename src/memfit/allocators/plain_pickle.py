@@ -228,4 +228,3 @@ def loads_plain(data: bytes, where: str = "the pickle") -> Any:
     finally:
         if collecting:
             gc.enable()
-
