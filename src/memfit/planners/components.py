@@ -72,6 +72,12 @@ def conflicts(instance: Instance) -> int:
     return int((begun - ended - 1).sum()) // 2
 
 
+def _windowed(instance: Instance) -> bool:
+    """Whether some piece uses only a part of its buffer: the exact search then proves nothing, it takes it as whole."""
+    size = np.repeat(instance.size, np.diff(instance.start))
+    return bool((instance.piece_low > 0).any() or (instance.piece_high < size).any())
+
+
 class Components:
     """The components of an Instance, each with the best placement known for it and what is proved about it."""
 
@@ -188,7 +194,8 @@ class Components:
                                         seed=self.seed, progress=self._say("exact search"))  # fmt: skip
                 self._keep(state, form, found.offset)
                 lost = 0 if form is state.part else int((form.instance.size * form.unit - state.size).max())
-                state.bound = max(state.bound, found.bound * form.unit - lost)
+                if not _windowed(form.instance):
+                    state.bound = max(state.bound, found.bound * form.unit - lost)
 
     def _place(self, module: Any, state: _State, limit: int, seconds: float) -> None:
         begin = self.clock.spent
@@ -200,7 +207,8 @@ class Components:
                 form.instance, limit // form.unit, time_limit=left, seed=self.seed, threads=self.threads
             )
             self._keep(state, form, tried.offset)
-            if tried.status == "infeasible" and (form is state.part or limit % form.step == 0):
+            proved = tried.status == "infeasible" and not _windowed(form.instance)
+            if proved and (form is state.part or limit % form.step == 0):
                 self._prove(module, state, form, limit)
                 return
 

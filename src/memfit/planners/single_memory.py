@@ -192,7 +192,8 @@ class SingleMemory:
         if self.load.nbytes > self.limit:
             rows = bounds.irreducible(self.problem, self.load, self.limit)
         else:
-            rows = tuple(sorted({m for v in variants for row in v.infeasible for m in v.groups.members[row]}))
+            proved = [(v, v.infeasible or bounds.overfull_rows(v.whole, self.limit)) for v in variants]
+            rows = tuple(sorted({m for v, found in proved for row in found for m in v.groups.members[row]}))
         return tuple(self.problem.ids[b] for b in rows)
 
 
