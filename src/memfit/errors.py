@@ -106,7 +106,8 @@ class CapacityError(MemfitError):
         shown = ", ".join(infeasible[:8]) + (f" and {len(infeasible) - 8} more" if len(infeasible) > 8 else "")
         super().__init__(
             f"{where} does not fit {format_bytes(capacity)} ({capacity} bytes): at least {format_bytes(needed)} ({needed}) "
-            f"are needed; these {len(infeasible)} buffers alone cannot fit: {shown}; raise the capacity or shrink one of them"
+            f"are needed; {'this buffer' if len(infeasible) == 1 else f'these {len(infeasible)} buffers'} alone cannot fit: "
+            f"{shown}; raise the capacity or shrink one of them"
         )
         self.capacity, self.needed, self.infeasible, self.where = capacity, needed, infeasible, where
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfit.allocators.caching import CachingAllocator, OutOfMemoryError, replay_caching
+from memfit.allocators.caching import CachingPolicy, replay_caching
+from memfit.allocators.caching_columns import columns_of
+from memfit.allocators.caching_loop import run
+from memfit.allocators.caching_settings import CachingSettings
+from memfit.allocators.caching_twin import FREE, GONE, UNMAPPED, CachingTwin, Driver
+from memfit.ir.requests import Action, Requests, requests_of_events
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = st.one_of(
@@ -67,49 +71,70 @@ class Twin:
                     break
 
 
+def served_by_twin(requests: Requests, capacity: int | None) -> tuple[int | None, int, list[int]]:
+    """(failed event, reserved peak, bytes handed out after each event) of the slow twin."""
+    twin, held, peak, allocated = Twin(capacity), {}, 0, []
+    for event in range(len(requests)):
+        block = int(requests.block[event])
+        if requests.action[event] == Action.ALLOCATE:
+            try:
+                held[block] = twin.allocate(int(requests.nbytes[event]))
+            except MemoryError:
+                return event, peak, allocated
+        else:
+            twin.free(held.pop(block))
+        peak = max(peak, twin.reserved)
+        allocated.append(sum(r[1] for r in twin.ranges if r[2]))
+    return None, peak, allocated
+
+
+def requests_of(program: list[tuple[bool, int, int]]) -> Requests:
+    storage, delta, held = [], [], []
+    for number, (frees, size, which) in enumerate(program):
+        if frees and held:
+            storage.append(held.pop(which % len(held)))
+            delta.append(-1)
+        else:
+            held.append(number)
+            storage.append(number)
+            delta.append(size)
+    return requests_of_events(storage, delta)
+
+
 @settings(max_examples=150, deadline=None)
 @given(PROGRAMS, st.sampled_from([None, 48 * MIB, 130 * MIB]))
 def test_same_decisions_as_the_twin(program: list[tuple[bool, int, int]], capacity: int | None) -> None:
-    fast, slow = CachingAllocator(capacity), Twin(capacity)
-    held = []
-    for frees, size, which in program:
-        if frees and held:
-            mine, twin = held.pop(which % len(held))
-            fast.free(mine)
-            slow.free(twin)
-        else:
-            try:
-                twin = slow.allocate(size)
-            except MemoryError:
-                with pytest.raises(OutOfMemoryError):
-                    fast.allocate(size)
-                continue
-            held.append((fast.allocate(size), twin))
-        assert fast.reserved == slow.reserved
-        assert fast.allocated == sum(r[1] for r in slow.ranges if r[2])
-        assert sorted(b.nbytes for b in fast.blocks()) == sorted(r[1] for r in slow.ranges)
+    requests = requests_of(program)
+    failed, peak, allocated = served_by_twin(requests, capacity)
+    found = CachingPolicy().replay(requests, capacity, series=True)
+    assert (found.failed, found.peak_reserved) == (failed, peak)
+    assert found.series is not None
+    assert found.series.allocated.tolist() == allocated
 
 
 @settings(max_examples=100, deadline=None)
-@given(PROGRAMS)
-def test_blocks_tile_their_segments(program: list[tuple[bool, int, int]]) -> None:
-    allocator = CachingAllocator()
-    held = []
-    for frees, size, which in program:
-        if frees and held:
-            allocator.free(held.pop(which % len(held)))
-        else:
-            held.append(allocator.allocate(size))
-        blocks = allocator.blocks()
-        assert sum(block.nbytes for block in blocks) == allocator.reserved
-        for block in blocks:
-            if block.after is not None:
-                assert block.address + block.nbytes == block.after.address
-                assert block.allocated or block.after.allocated, "two free neighbours were not joined"
-    for block in held:
-        allocator.free(block)
-    assert allocator.release_cached() > 0 or not held
-    assert allocator.reserved == 0
+@given(PROGRAMS, st.booleans())
+def test_blocks_tile_their_segments(program: list[tuple[bool, int, int]], expandable: bool) -> None:
+    chosen = CachingSettings(expandable_segments=expandable)
+    columns = columns_of(requests_of(program), chosen)
+    twin = CachingTwin(columns.queues, chosen, Driver(None))
+    held = run(twin, columns).slot
+    covered = 0
+    for slot, state in enumerate(twin.state):
+        after = twin.after[slot]
+        if state == GONE:
+            continue
+        covered += twin.size[slot] if state != UNMAPPED else 0
+        if after >= 0:
+            assert twin.before[after] == slot
+            assert twin.address[slot] + twin.size[slot] == twin.address[after]
+            assert not (state == twin.state[after] == FREE), "two free neighbours were not joined"
+    assert covered == twin.reserved
+    for slot in held:
+        if slot >= 0:
+            twin.free(slot)
+    twin.empty_cache()
+    assert twin.reserved == 0
 
 
 def test_known_segments() -> None:

@@ -1,168 +1,147 @@
 """PyTorch's CUDA caching allocator, replayed: what a program's allocations make it reserve of the driver.
 
-Rules of c10's ``CUDACachingAllocator`` (release 2.x, default settings, one stream):
-
-* a request is rounded up to 512 bytes; up to 1 MiB it is served from the small pool, else from the large one;
-* the best-fitting free block of the pool serves it, lowest address among equals;
-* without one, a segment is taken from the driver: 2 MiB for a small request, 20 MiB for one under 10 MiB, else the
-  request rounded up to 2 MiB;
-* a block is split when at least 512 bytes (small) or more than 1 MiB (large) would be left over;
-* a freed block joins its free neighbours of the same segment and stays cached;
-* when the driver refuses, every segment that is wholly free goes back to it, and the request is tried once more.
-
-Segments get rising addresses here; the driver's own may differ, which matters only among equal blocks. Not modelled:
-several streams, ``expandable_segments``, ``max_split_size_mb``. Cost: O(log n) comparisons an event.
+``CachingPolicy`` is the policy under the settings of a PYTORCH_ALLOC_CONF string: streams, private pools, splitting,
+rounding, garbage collection, expandable segments and the way out of memory; ``docs/replay.md`` lists the rules, the
+twin (``caching_twin``) is them in Python. Segments get rising addresses here; the driver's own may differ, which matters
+only among equal blocks (a snapshot brings its own). Cost: O(log n) an event.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from memfit.units import align
+import numpy as np
+import numpy.typing as npt
 
-MINIMUM_BLOCK = 512
-SMALL_REQUEST = 1 << 20
-SMALL_SEGMENT = 2 << 20
-LARGE_SEGMENT = 20 << 20
-LARGE_REQUEST = 10 << 20
-SEGMENT_ROUNDING = 2 << 20
+from memfit import _core
+from memfit.allocators.caching_columns import Columns, columns_of
+from memfit.allocators.caching_loop import run
+from memfit.allocators.caching_settings import CachingSettings
+from memfit.allocators.caching_twin import CachingTwin, Driver
+from memfit.allocators.policy import Replay, ReplaySeries, Stranded
+from memfit.ir.requests import Action, Requests, requests_of_events
 
-
-class OutOfMemoryError(Exception):
-    """The driver has not enough left, also after all cached segments went back. ``wanted``, ``reserved`` (bytes)."""
-
-    def __init__(self, wanted: int, reserved: int) -> None:
-        super().__init__(f"a segment of {wanted} bytes is refused with {reserved} bytes reserved")
-        self.wanted, self.reserved = wanted, reserved
+Ints = npt.NDArray[np.int64]
 
 
-@dataclass(eq=False, slots=True)
-class Block:
-    """A range of a segment. ``before`` and ``after``: its neighbours in the segment."""
+@dataclass(frozen=True)
+class _Raw:
+    """What either replay answers: by block the bytes handed out and the address, and where ``reserved`` changed."""
 
-    address: int
-    nbytes: int
-    small: bool
-    allocated: bool = False
-    before: Block | None = None
-    after: Block | None = None
-
-
-def rounded(nbytes: int) -> int:
-    """Bytes of the block that a request of ``nbytes`` gets.
-
-    >>> rounded(1), rounded(512), rounded(513)
-    (512, 512, 1024)
-    """
-    return max(MINIMUM_BLOCK, align(nbytes, MINIMUM_BLOCK))
+    size: Ints
+    address: Ints
+    change_event: Ints
+    change_reserved: Ints
+    driver_allocations: int
+    driver_frees: int
+    failed: int | None
+    seconds: float
 
 
-def segment_bytes(block_bytes: int) -> int:
-    """Bytes asked of the driver for a rounded request that no cached block serves."""
-    if block_bytes <= SMALL_REQUEST:
-        return SMALL_SEGMENT
-    return LARGE_SEGMENT if block_bytes < LARGE_REQUEST else align(block_bytes, SEGMENT_ROUNDING)
+@dataclass(frozen=True)
+class CachingPolicy:
+    """The CUDA caching allocator under ``settings``; a ``Policy``."""
 
+    settings: CachingSettings = field(default_factory=CachingSettings)
 
-@dataclass
-class CachingAllocator:
-    """The allocator's state. ``capacity``: bytes that the driver will give, or None for any number."""
+    @property
+    def name(self) -> str:
+        """``torch``, with the settings that are not the default."""
+        text = str(self.settings)
+        return f"torch {text}" if text else "torch"
 
-    capacity: int | None = None
-    reserved: int = 0
-    allocated: int = 0
-    driver_calls: int = 0
-    _free: dict[bool, list[tuple[int, int]]] = field(default_factory=lambda: {True: [], False: []})
-    _blocks: dict[int, Block] = field(default_factory=dict)
-    _next_address: int = 1 << 32
+    def replay(
+        self, requests: Requests, capacity: int | None = None, *, series: bool = False, twin: bool = False
+    ) -> Replay:
+        """Serve ``requests`` on a device of ``capacity`` bytes (None: any number); see ``Policy.replay``.
 
-    def allocate(self, nbytes: int) -> Block:
-        """A block for a request of ``nbytes`` > 0.
+        With ``series``, also what is stranded at the reserved peak. The series end at the event that failed.
 
         Raises:
-            OutOfMemoryError: the capacity does not allow the segment it needs.
+            TraceError: requests that no program can make.
         """
-        size = rounded(nbytes)
-        small = size <= SMALL_REQUEST
-        pool = self._free[small]
-        position = bisect_left(pool, (size, 0))
-        if position < len(pool):
-            block = self._blocks[pool.pop(position)[1]]
-        else:
-            block = self._take_segment(segment_bytes(size), small)
-        left = block.nbytes - size
-        if (left >= MINIMUM_BLOCK) if small else (left > SMALL_REQUEST):
-            rest = Block(block.address + size, left, small, before=block, after=block.after)
-            if block.after is not None:
-                block.after.before = rest
-            block.after, block.nbytes = rest, size
-            self._blocks[rest.address] = rest
-            insort(pool, (left, rest.address))
-        block.allocated = True
-        self.allocated += block.nbytes
-        return block
+        columns = columns_of(requests, self.settings)
+        raw = (_by_twin if twin else _compiled)(columns, self.settings, capacity, series)
+        return self._told(columns, raw, capacity, series)
 
-    def free(self, block: Block) -> None:
-        """Give a block back to its pool, joined with its free neighbours."""
-        self.allocated -= block.nbytes
-        block.allocated = False
-        pool = self._free[block.small]
-        after = block.after
-        if after is not None and not after.allocated:
-            self._forget(pool, after)
-            block.nbytes += after.nbytes
-            block.after = after.after
-            if after.after is not None:
-                after.after.before = block
-        before = block.before
-        if before is not None and not before.allocated:
-            pool.pop(bisect_left(pool, (before.nbytes, before.address)))
-            del self._blocks[block.address]
-            before.nbytes += block.nbytes
-            before.after = block.after
-            if block.after is not None:
-                block.after.before = before
-            block = before
-        insort(pool, (block.nbytes, block.address))
+    def _told(self, columns: Columns, raw: _Raw, capacity: int | None, series: bool) -> Replay:
+        events = len(columns.action) if raw.failed is None else raw.failed
+        live, allocated = _running_bytes(columns, raw.size, events)
+        reserved = np.zeros(events, np.int64)
+        inside = raw.change_event < events
+        peak_reserved = int(raw.change_reserved.max(initial=0))
+        full = None
+        if series:
+            if np.any(inside):
+                at, value = raw.change_event[inside], raw.change_reserved[inside]
+                last = np.append(at[1:] != at[:-1], True)
+                at, value = at[last], value[last]
+                reserved[at[0] :] = np.repeat(value, np.diff(np.append(at, events)))
+            address = np.full(events, -1, np.int64)
+            served = columns.event_of_block[: len(raw.address)]
+            address[served] = raw.address
+            full = ReplaySeries(live, allocated, reserved, address)
+        return Replay(
+            self.name, int(live.max(initial=0)), int(allocated.max(initial=0)), peak_reserved, raw.driver_allocations,
+            raw.driver_frees, raw.failed, raw.seconds, full, (), {"settings": str(self.settings)},
+        )  # fmt: skip
 
-    def release_cached(self) -> int:
-        """Give every wholly free segment back to the driver; returns their bytes."""
-        released = 0
-        for small, pool in self._free.items():
-            kept: list[tuple[int, int]] = []
-            for entry in pool:
-                block = self._blocks[entry[1]]
-                if block.before is None and block.after is None:
-                    released += block.nbytes
-                    self.driver_calls += 1
-                    del self._blocks[block.address]
-                else:
-                    kept.append(entry)
-            self._free[small] = kept
-        self.reserved -= released
-        return released
 
-    def blocks(self) -> list[Block]:
-        """All blocks, by address."""
-        return [self._blocks[address] for address in sorted(self._blocks)]
+def kernel_arguments(columns: Columns, settings: CachingSettings) -> tuple[Any, ...]:
+    """The arguments that the compiled replay and the compiled bisection begin with."""
+    pool = np.asarray([pool for pool, _, _ in columns.queues], np.int32)
+    small = np.asarray([small for _, small, _ in columns.queues], np.uint8)
+    trace = (columns.action, columns.block, columns.rounded, columns.queue)
+    collects = settings.garbage_collection_threshold if settings.collects_garbage else 0.0
+    return (
+        *(np.ascontiguousarray(column) for column in trace), len(columns.event_of_block), pool, small,
+        settings.expandable_segments, -1 if settings.max_split_size_mb is None else settings.max_split,
+        settings.max_non_split_rounding, settings.large_segment, collects,
+        1.0 if settings.memory_fraction is None else settings.memory_fraction,
+    )  # fmt: skip
 
-    def _forget(self, pool: list[tuple[int, int]], block: Block) -> None:
-        pool.pop(bisect_left(pool, (block.nbytes, block.address)))
-        del self._blocks[block.address]
 
-    def _take_segment(self, nbytes: int, small: bool) -> Block:
-        if self.capacity is not None and self.reserved + nbytes > self.capacity:
-            self.release_cached()
-            if self.reserved + nbytes > self.capacity:
-                raise OutOfMemoryError(nbytes, self.reserved)
-        self.driver_calls += 1
-        self.reserved += nbytes
-        block = Block(self._next_address, nbytes, small)
-        self._next_address += nbytes + SEGMENT_ROUNDING
-        self._blocks[block.address] = block
-        return block
+def _compiled(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
+    arguments = kernel_arguments(columns, settings)
+    begun = time.thread_time()
+    try:
+        told = _core.replay_caching(*arguments, -1 if capacity is None else capacity, True)
+    except ValueError:  # a block above 1 TiB, which the compiled lists cannot hold
+        return _by_twin(columns, settings, capacity, series)
+    seconds = time.thread_time() - begun
+    failed, _, allocations, frees, size, address, event, reserved = told
+    return _Raw(size, address, event, reserved, allocations, frees, None if failed < 0 else failed, seconds)
+
+
+def _by_twin(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
+    begun = time.process_time()
+    twin = CachingTwin(columns.queues, settings, Driver(capacity))
+    outcome = run(twin, columns)
+    seconds = time.process_time() - begun
+    changes = np.asarray(twin.changes, np.int64).reshape(-1, 2)
+    return _Raw(
+        np.asarray(outcome.size, np.int64), np.asarray(outcome.address, np.int64), changes[:, 0], changes[:, 1],
+        twin.driver_allocations, twin.driver_frees, outcome.failed, seconds,
+    )  # fmt: skip
+
+
+def _running_bytes(columns: Columns, handed_out: Ints, events: int) -> tuple[Ints, Ints]:
+    """Live and allocated bytes after each of the first ``events`` events: up to the request to free, as torch counts."""
+    action, block = columns.action[:events], columns.block[:events]
+    live, allocated = np.zeros(events, np.int64), np.zeros(events, np.int64)
+    allocates = action == Action.ALLOCATE
+    live[allocates] = columns.nbytes[:events][allocates]
+    allocated[allocates] = handed_out[block[allocates]]
+    ends = np.flatnonzero((action == Action.FREE) | (action == Action.FREE_REQUESTED))
+    _, first = np.unique(block[ends], return_index=True)
+    ends = ends[first]
+    freed = block[ends]
+    live[ends] = -columns.nbytes[columns.event_of_block[freed]]
+    allocated[ends] = -handed_out[freed]
+    return np.cumsum(live), np.cumsum(allocated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,18 +155,14 @@ class CachingReplay:
 
 
 def replay_caching(events: Iterable[tuple[int, int]], capacity: int | None = None) -> CachingReplay:
-    """Replay (storage, delta) events: a positive delta allocates, a negative one frees the whole storage."""
-    allocator = CachingAllocator(capacity)
-    held: dict[int, Block] = {}
-    peak_reserved = peak_allocated = 0
-    for number, (storage, delta) in enumerate(events):
-        if delta > 0:
-            try:
-                held[storage] = allocator.allocate(delta)
-            except OutOfMemoryError:
-                return CachingReplay(peak_reserved, peak_allocated, allocator.driver_calls, number)
-            peak_reserved = max(peak_reserved, allocator.reserved)
-            peak_allocated = max(peak_allocated, allocator.allocated)
-        elif delta < 0 and storage in held:
-            allocator.free(held.pop(storage))
-    return CachingReplay(peak_reserved, peak_allocated, allocator.driver_calls, None)
+    """Replay (storage, delta) events: a positive delta allocates, a negative one frees the whole storage.
+
+    ``failed`` counts the events that allocate or free something.
+    """
+    listed = list(events)
+    requests = requests_of_events([storage for storage, _ in listed], [delta for _, delta in listed])
+    found = CachingPolicy().replay(requests, capacity)
+    return CachingReplay(found.peak_reserved, found.peak_allocated, found.driver_calls, found.failed)
+
+
+__all__ = ["CachingPolicy", "CachingReplay", "CachingSettings", "Stranded", "replay_caching"]

@@ -66,7 +66,7 @@ def predict(
 
     begun = time.perf_counter()
     place = find_device(device)
-    build, name = _builder(target, settings)
+    build, name = step_builder(target, settings)
     say = progress or (lambda text, done, total: None)
 
     def trace_at(extra: Mapping[str, Any]) -> Trace:
@@ -156,7 +156,8 @@ def _resident(trace: Trace, peak: int) -> tuple[int, int, int]:
     return int(low), int(expected), int(high)
 
 
-def _builder(target: Any, settings: Mapping[str, Any] | None) -> tuple[Callable[[Mapping[str, Any]], Step], str]:
+def step_builder(target: Any, settings: Mapping[str, Any] | None) -> tuple[Callable[[Mapping[str, Any]], Step], str]:
+    """A function that makes the target's Step with further settings, and what a report calls the target."""
     from memfit.frameworks.target import load_function, step_of
 
     if isinstance(target, Step):

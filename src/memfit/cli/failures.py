@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from memfit.errors import BudgetError, MemfitError, MissingFrameworkError, SizeError
+from memfit.errors import BudgetError, CapacityError, MemfitError, MissingFrameworkError, SizeError
 
 _EXTRAS = {"torch": "torch", "transformers": "examples", "torchao": "lowbit"}
 _OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
@@ -78,9 +78,12 @@ def _fields(error: BaseException) -> dict[str, Any]:
 
 
 def _answer(error: BaseException) -> dict[str, Any]:
-    """A budget that cannot be kept still answers ``feasible`` and the smallest that can."""
+    """A budget or capacity that cannot be kept still answers what could be, and what stands in the way."""
     if isinstance(error, BudgetError):
         return {"feasible": False, "budget": error.allowed, "smallest_feasible": error.needed}
+    if isinstance(error, CapacityError):
+        infeasible = list(error.infeasible)
+        return {"fits": False, "capacity": error.capacity, "lower_bound": error.needed, "infeasible": infeasible}
     return {}
 
 

@@ -108,7 +108,10 @@ def _print(answer: Answer, as_json: bool, output: Any) -> None:
     if as_json:
         _print_object(answer.data, output)
     else:
-        answer.draw(Console(file=output, highlight=False))
+        try:
+            answer.draw(Console(file=output, highlight=False))
+        except SystemExit as error:  # what rich does where the reader is gone, as under `| head`
+            raise BrokenPipeError from error
     output.flush()
 
 

@@ -48,6 +48,14 @@ def _bounded(build: Any) -> str:
 
 
 def _page(data: dict[str, Any]) -> str:
+    return framed(data, styles=("uPlot.min.css", "page.css"), scripts=("uPlot.iife.min.js", "page.js"))
+
+
+def framed(data: dict[str, Any], *, styles: tuple[str, ...], scripts: tuple[str, str]) -> str:
+    """The frame (``assets/page.html``) around ``data`` (with ``verb`` and ``target``), by names of files in ``assets/``.
+
+    ``scripts``: what draws a chart or holds parts, then what draws the page from ``data``.
+    """
     assets = files("memfit.report") / "assets"
 
     def read(name: str) -> str:
@@ -56,13 +64,12 @@ def _page(data: dict[str, Any]) -> str:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=str).replace("<", "\\u003c")
     parts = {
         "title": html.escape(f"memfit {data['verb']}: {data['target']}"),
-        "styles": read("uPlot.min.css") + read("page.css"),
+        "styles": "".join(map(read, styles)),
         "data": text,
-        "chart": read("uPlot.iife.min.js"),
-        "script": read("page.js"),
+        "chart": read(scripts[0]),
+        "script": read(scripts[1]),
     }
-    frame = read("page.html")
-    pieces = frame.split("%%")  # text, name, text, name, ..., text
+    pieces = read("page.html").split("%%")  # text, name, text, name, ..., text
     return "".join(parts[piece] if index % 2 else piece for index, piece in enumerate(pieces))
 
 

@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 from memfit.errors import CaptureError, MemfitError
 from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.steps import autocast_of, is_training, loss_of
+from memfit.frameworks.torch.strided_writes import keep_strides
 from memfit.ir.step import Step
 
 
@@ -131,7 +132,7 @@ def _capture(step: Step, compiling: bool) -> Capture:
     ]
     with _quiet(), _compiling(compiling), _rng_kept():
         try:
-            module = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values)
+            module = keep_strides(make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values))
             module = make_fx(
                 functionalize(module, remove="mutations"),
                 random_ops.DECOMPOSITIONS,
@@ -165,7 +166,11 @@ def _laid_out(gradient: Any, parameter: torch.Tensor) -> Any:
         return None
     if gradient.stride() == parameter.stride():
         return gradient
-    return torch.empty_like(parameter, device=gradient.device).copy_(gradient)
+    shape, strides = (
+        tuple(parameter.shape),
+        parameter.stride(),
+    )  # not empty_like: the parameter itself is no tensor of the trace
+    return torch.empty_strided(shape, strides, dtype=gradient.dtype, device=gradient.device).copy_(gradient)
 
 
 @contextlib.contextmanager
