@@ -122,7 +122,7 @@ def test_random_problems(strategies: tuple[str, ...] | None, problem: Problem) -
 
 
 @settings(max_examples=60, deadline=None)
-@given(problem=problems(features=("alignment", "pins", "same", "in_place")))
+@given(problem=problems())
 def test_everything_together_is_optimal_on_small_problems(problem: Problem) -> None:
     found = plan(problem, None, 5.0)
     assert found.peak == smallest_peak(problem)

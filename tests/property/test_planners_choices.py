@@ -19,7 +19,7 @@ from memfit.testing.problems import is_sound, layered, problems
 
 
 @settings(max_examples=60, deadline=None)
-@given(problem=problems(most=5, memories=3, features=("alignment", "pins", "same", "in_place")))
+@given(problem=problems(most=5, memories=3))
 def test_as_much_as_can_lies_in_the_preferred_memories(problem: Problem) -> None:
     result = plan_problem(problem, time_limit=5.0)
     expected = most_preferred(problem)
@@ -77,7 +77,7 @@ def test_in_place_sets_can_be_used_and_none_is_missing(problem: Problem) -> None
 
 
 @settings(max_examples=100, deadline=None)
-@given(problem=problems(features=("alignment", "pins", "same", "in_place")), below=st.integers(1, 12))
+@given(problem=problems(), below=st.integers(1, 12))
 def test_the_set_that_cannot_fit_is_irreducible(problem: Problem, below: int) -> None:
     best = smallest_peak(problem)
     largest = int((problem.size + np.maximum(problem.offset, 0)).max(initial=0))

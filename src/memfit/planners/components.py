@@ -20,6 +20,7 @@ from memfit.planners.reduce import Part, components, part_of
 
 Progress = Callable[[str, float], None]
 _UNPLACED = 2**62
+_EXPLAIN = 1.0  # seconds at least to find out which rows alone do not fit
 _CONFLICTS = 4_000_000  # pairs of pieces alive together up to which the exact search, which lists them, is tried
 
 
@@ -61,12 +62,6 @@ def conflicts(instance: Instance) -> int:
     ended = np.searchsorted(np.sort(instance.piece_upper), instance.piece_lower, side="right")
     begun = np.searchsorted(np.sort(instance.piece_lower), instance.piece_upper, side="left")
     return int((begun - ended - 1).sum()) // 2
-
-
-def _windowed(instance: Instance) -> bool:
-    """Whether some piece uses only a part of its buffer: the exact search then proves nothing, it takes it as whole."""
-    size = np.repeat(instance.size, np.diff(instance.start))
-    return bool((instance.piece_low > 0).any() or (instance.piece_high < size).any())
 
 
 class Components:
@@ -183,8 +178,7 @@ class Components:
                                         seed=self.seed, progress=self._say("exact search"))  # fmt: skip
                 self._keep(state, form, found.offset)
                 lost = 0 if form is state.part else int((form.instance.size * form.unit - state.size).max())
-                if not _windowed(form.instance):
-                    state.bound = max(state.bound, found.bound * form.unit - lost)
+                state.bound = max(state.bound, found.bound * form.unit - lost)
 
     def _place(self, state: _State, limit: int, seconds: float) -> None:
         begin = self.clock.spent
@@ -196,16 +190,12 @@ class Components:
                 form.instance, limit // form.unit, time_limit=left, seed=self.seed, threads=self.threads
             )
             self._keep(state, form, tried.offset)
-            proved = tried.status == "infeasible" and not _windowed(form.instance)
-            if proved and (form is state.part or limit % form.step == 0):
+            if tried.status == "infeasible" and (form is state.part or limit % form.step == 0):
                 self._prove(state, form, limit)
                 return
 
     def _prove(self, state: _State, form: Part, limit: int) -> None:
         """Takes down that a component does not fit, and which of its rows alone do not."""
         state.bound = max(state.bound, (limit // state.part.unit + 1) * state.part.unit)
-        rows = state.part.rows.tolist()
-        explain: Callable[..., Sequence[int]] | None = getattr(exact, "explain", None)
-        if explain is not None:
-            rows = [rows[i] for i in explain(form.instance, limit // form.unit, time_limit=self.clock.limit)]
-        self.infeasible = tuple(rows)
+        alone = exact.explain(form.instance, limit // form.unit, time_limit=max(self.clock.left, _EXPLAIN))
+        self.infeasible = tuple(state.part.rows[alone].tolist())
