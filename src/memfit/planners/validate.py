@@ -291,7 +291,10 @@ def _check_pairs(problem: Problem) -> None:
             if not (0 <= a < len(problem) and 0 <= b < len(problem)):
                 raise ProblemError("the problem", f"{kind} pair ({a}, {b}) names a buffer that there is not")
             if a == b:
-                raise ProblemError(name_of(problem, a), f"it is in a {kind} pair with itself")
+                raise ProblemError(
+                    name_of(problem, a),
+                    f"an {kind} pair names it twice" if kind == "in-place" else f"a {kind} pair names it twice",
+                )
     for group in _classes(problem.same):
         members = sorted(group)
         for column, what in ((problem.offset, "fixed offsets"), (problem.memory, "memories")):
