@@ -35,7 +35,7 @@ void bind_placement(nb::module_& m) {
                                copy(start),       copy(piece_lower), copy(piece_upper), copy(piece_low), copy(piece_high)};
              made->shape = memfit::make_shape(made->instance);
            })
-      .def_prop_ro("load", [](const Prepared& self) { return self.shape.load() * self.shape.divisor; },
+      .def_prop_ro("load", [](const Prepared& self) { return self.shape.load * self.shape.divisor; },
                    "Largest sum of live sizes in bytes.")
       .def_prop_ro("divisor", [](const Prepared& self) { return self.shape.divisor; }, "Bytes of a unit.")
       .def_prop_ro("windowed", [](const Prepared& self) { return self.shape.windowed; },

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "placement_restart.h"
 #include "random.h"
 
 namespace memfit {
@@ -12,29 +13,39 @@ namespace {
 struct Recipe {
   const char* order;
   bool fewest;
+  double learning;  // > 0: restarts with learned weights
+  int64_t base;
 };
 
-// Which orders and in which sequence: benchmarks/placement_exact.py --lanes.
-constexpr Recipe kRecipes[] = {{"TAW", true},  {"TWA", false}, {"TOW", false}, {"TDB", false}, {"WAT", true},
-                               {"TAW", false}, {"ZTW", true},  {"WAT", false}, {"TOW", true},  {"TWA", true},
-                               {"BT", true},   {"TZW", false}};
+// Which orders and in which sequence: each was the first to solve some family of instances (tight packings, jittered
+// ones, telescoping lifetimes) that those before it did not.
+constexpr Recipe kRecipes[] = {
+    {"TAW", true, 0, 0},     {"XZ", true, 1.0, 500},   {"TWA", false, 0, 0},   {"TOW", false, 0, 0},
+    {"XZ", true, 0.3, 1500}, {"WAT", true, 0, 0},      {"TDB", false, 0, 0},   {"TAW", false, 0, 0},
+    {"ZTW", true, 0, 0},     {"XZ", true, 0.6, 800},   {"WAT", false, 0, 0},   {"XW", true, 1.0, 300},
+    {"P", true, 0.3, 500},   {"BT", true, 0, 0},       {"XZ", false, 1.0, 500}};
 constexpr int32_t kRecipeCount = sizeof(kRecipes) / sizeof(kRecipes[0]);
 constexpr int64_t kSlice = 256;
-constexpr int32_t kMostLanes = 96;
+constexpr int32_t kMostLanes = 64;
 
 }  // namespace
 
-SearchOptions lane_options(int32_t number, uint32_t switches, uint64_t seed) {
-  SearchOptions out;
+std::unique_ptr<PlacementSearch> make_lane(const PlacementShape& shape, int64_t limit, int32_t number,
+                                           uint32_t switches, uint64_t seed) {
   const Recipe& recipe = kRecipes[number % kRecipeCount];
-  out.order = recipe.order;
-  out.switches = recipe.fewest ? switches : switches & ~static_cast<uint32_t>(kFewest);
-  if (number >= kRecipeCount || seed != 0) {
-    out.seed = seed * 1000003 + static_cast<uint64_t>(number);
-    Random random(out.seed);
-    out.noise = number < kRecipeCount ? 0.02 : 0.05 + 0.6 * random.unit() * random.unit();
+  SearchOptions options;
+  options.order = recipe.order;
+  options.switches = recipe.fewest ? switches : switches & ~static_cast<uint32_t>(kFewest);
+  options.seed = seed * 1000003 + static_cast<uint64_t>(number);
+  if (recipe.learning > 0 && !shape.windowed) {
+    options.noise = 0.05;
+    return make_restarting(shape, limit, options, {recipe.base, recipe.learning, 0.95});
   }
-  return out;
+  if (number >= kRecipeCount || seed != 0) {
+    Random random(options.seed);
+    options.noise = number < kRecipeCount ? 0.02 : 0.05 + 0.6 * random.unit() * random.unit();
+  }
+  return make_search(shape, limit, options);
 }
 
 PlacementPortfolio::PlacementPortfolio(const PlacementShape& shape, int64_t limit, uint32_t switches, uint64_t seed,
@@ -43,7 +54,7 @@ PlacementPortfolio::PlacementPortfolio(const PlacementShape& shape, int64_t limi
 
 void PlacementPortfolio::open() {
   const int32_t number = first_ + stride_ * static_cast<int32_t>(lanes_.size());
-  lanes_.push_back({make_search(shape_, limit_, lane_options(number, switches_, seed_)),
+  lanes_.push_back({make_lane(shape_, limit_, number, switches_, seed_),
                     std::pow(static_cast<double>(lanes_.size() + 1), 0.7), number});
 }
 

@@ -41,7 +41,8 @@ class PlacementPortfolio {
   std::vector<int64_t> offsets_;
 };
 
-// The options of lane `number`.
-SearchOptions lane_options(int32_t number, uint32_t switches, uint64_t seed);
+// The search of lane `number`.
+std::unique_ptr<PlacementSearch> make_lane(const PlacementShape& shape, int64_t limit, int32_t number,
+                                           uint32_t switches, uint64_t seed);
 
 }  // namespace memfit

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "placement_windows.h"
 #include "random.h"
 
 namespace memfit {
@@ -20,16 +21,24 @@ std::vector<int32_t> ranks(const PlacementShape& shape, const SearchOptions& opt
   std::vector<std::vector<double>> keys(count);
   Random random(options.seed);
   for (int32_t i = 0; i < count; ++i) {
-    double width = 0, total = 0;
+    double width = 0, total = 0, most = 0, sum = 0;
     for (int32_t k = shape.span_start[i]; k < shape.span_start[i + 1]; ++k) {
       width += shape.spans[k].last - shape.spans[k].first;
       for (int32_t s = shape.spans[k].first; s < shape.spans[k].last; ++s)
         total = std::max(total, static_cast<double>(section_total[s]));
+      if (!options.weight.empty())
+        for (int32_t s = shape.spans[k].first; s < shape.spans[k].last; ++s) {
+          most = std::max(most, options.weight[s]);
+          sum += options.weight[s];
+        }
     }
     for (char letter : options.order) {
       double key = 0;
       if (letter == 'D') key = shape.duration[i];
       if (letter == 'B') key = shape.duration[i] * static_cast<double>(shape.size[i]);
+      if (letter == 'X') key = most;
+      if (letter == 'Y') key = sum;
+      if (letter == 'P') key = sum * static_cast<double>(shape.size[i]);
       if (letter == 'A') key = width * static_cast<double>(shape.size[i]);
       if (letter == 'O') key = shape.neighbour_start[i + 1] - shape.neighbour_start[i];
       if (letter == 'T') key = total;
@@ -54,6 +63,7 @@ class Search final : public PlacementSearch {
   SearchStatus run(int64_t nodes) override;
   int64_t nodes() const override { return nodes_; }
   std::vector<int64_t> offsets() const override { return {offset_.begin(), offset_.end()}; }
+  const std::vector<int64_t>& failures() const override { return failures_; }
 
  private:
   static constexpr V kNone = std::numeric_limits<V>::max() / 2;
@@ -112,6 +122,7 @@ class Search final : public PlacementSearch {
   std::vector<Later> laters_;
   std::vector<std::pair<V, V>> heads_;
   int64_t nodes_ = 0;
+  std::vector<int64_t> failures_;
   enum { kStart, kForward, kDone } state_ = kStart;
   bool impossible_ = false;
 };
@@ -129,6 +140,7 @@ Search<V>::Search(const PlacementShape& shape, int64_t limit, const SearchOption
   witness_.assign(shape.sections, 0);
   total_.assign(shape.sections, 0);
   cut_.assign(shape.sections + 1, 0);
+  failures_.assign(shape.sections, 0);
   cover_.assign(shape.sections + 1, 0);
   is_dirty_.assign(shape.sections, 0);
   mates_.resize(count);
@@ -207,6 +219,7 @@ bool Search<V>::refloor() {
     if (!shape_.plain) need += pinned_above(s, least);
     if (need > limit_) {
       good = false;
+      ++failures_[s];
       continue;
     }
     if (!on(kHeads)) continue;
@@ -218,7 +231,7 @@ bool Search<V>::refloor() {
     std::sort(heads_.begin(), heads_.end());
     V end = 0;
     for (const auto& [head, size] : heads_) end = std::max(end, head) + size;
-    if (end > limit_) good = false;
+    if (end > limit_) good = false, ++failures_[s];
   }
   dirty_.clear();
   return good;
@@ -299,7 +312,8 @@ bool Search<V>::expand(int32_t first, int32_t last, int32_t then, int32_t fail_t
     const int32_t twin = shape_.same_before[i];
     return twin < 0 || low_[twin] == kNone;
   };
-  int32_t best = -1, fewest = std::numeric_limits<int32_t>::max();
+  int32_t best = -1;
+  double fewest = 1e300;
   V tightest = kNone;
   // Which section: by the best ranked buffer among its choices, or by the number of choices.
   if (on(kFewest)) {
@@ -309,7 +323,8 @@ bool Search<V>::expand(int32_t first, int32_t last, int32_t then, int32_t fail_t
       for (int32_t m = shape_.member_start[s]; m < shape_.member_start[s + 1]; ++m) number += may(shape_.members[m]);
       const V slack = limit_ - level - total_[s];
       number += slack > 0;
-      if (number < fewest || (number == fewest && slack < tightest)) fewest = number, tightest = slack, frame.section = s;
+      const double score = options_.weight.empty() ? number : number / options_.weight[s];
+      if (score < fewest || (score == fewest && slack < tightest)) fewest = score, tightest = slack, frame.section = s;
     }
   } else {
     int32_t leader = std::numeric_limits<int32_t>::max();
@@ -444,6 +459,7 @@ SearchStatus Search<V>::run(int64_t budget) {
 }  // namespace
 
 std::unique_ptr<PlacementSearch> make_search(const PlacementShape& shape, int64_t limit, const SearchOptions& options) {
+  if (shape.windowed) return make_window_search(shape, limit, options.seed);
   if (limit < (int64_t{1} << 28)) return std::make_unique<Search<int32_t>>(shape, limit, options);
   return std::make_unique<Search<int64_t>>(shape, limit, options);
 }
