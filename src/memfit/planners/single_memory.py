@@ -22,7 +22,7 @@ from memfit.planners.problem import Instance, Ints, Placement, Problem
 from memfit.planners.validate import why_invalid
 
 STRATEGIES = (*greedy.STRATEGIES, "search", "exact")
-_QUICK = ("size/best", "conflicts/best", "lifetime/best", "size/first", "breadth/best", "area/best")
+_QUICK = ("size/best", "breadth/first", "size/first", "lifetime/best", "conflicts/best")
 _GREEDY_SHARE = 0.25  # of the time limit, after which no further greedy order is begun unless it was asked for
 _LARGE = 3_000  # rows above which the local search comes first, and the greedy orders get what time it leaves
 _EXACT_SHARE = 0.8  # of the time for the searches, for the exact one where both can run
@@ -102,10 +102,11 @@ class SingleMemory:
             self._greedy(variants[:1], [*_QUICK])
             self._search(variants, ["exact"], 1.0)
         else:
-            if self.strategies is None:
-                orders = [*_QUICK, *(n for n in orders if n not in _QUICK and self.limit is None)]
-            self._greedy(variants, orders)
+            rest = [n for n in orders if n not in _QUICK and self.strategies is None]
+            self._greedy(variants, orders if self.strategies is not None else _QUICK)
             self._search(variants, sorted(searches), _EXACT_SHARE)
+            if self.limit is None:  # what the searches did not settle: never worse than any greedy order
+                self._greedy(variants, rest)
         return self._result(variants)
 
     @property

@@ -1,7 +1,7 @@
 """Whether a Problem can be planned at all, and why a Placement is not valid. Shares no code with any planner.
 
 A Placement is judged by its rectangles alone: pieces of two buffers in one memory that are alive at one instant must
-have disjoint bytes, unless the two are the same storage, or an in-place pair at one offset. Up to 3,000 pieces every
+have disjoint bytes, unless the two are the same storage, or an in-place pair at one offset. Up to 300 pieces every
 pair is looked at (brute force, O(n^2) in rows of NumPy); above that a sweep over time keeps the live pieces sorted by
 offset, where a new piece can overlap its two neighbours only, O(n log n) with the exempt pieces compared one by one.
 Tests run both.
@@ -20,7 +20,7 @@ from memfit.errors import CapacityError, ProblemError
 from memfit.planners.problem import Ints, Placement, Problem
 from memfit.units import format_bytes
 
-_BRUTE = 3_000  # pieces up to which every pair is compared
+_BRUTE = 300  # pieces up to which every pair is compared
 _LARGEST = 2**62  # bytes: what the sum of all sizes, alignments and pins stays below, so that no offset overflows
 
 
