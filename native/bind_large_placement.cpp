@@ -20,6 +20,7 @@ void bind_run(nb::class_<Search>& type) {
           },
           "Goes on for so many neighbours looked at; true when done.")
       .def_prop_ro("out", &Search::out, "Buffers that found no place below the ceiling.")
+      .def_prop_ro("work", &Search::work, "Neighbours or intervals looked at so far.")
       .def("offset", [](const Search& self) { return column(self.offset()); }, "Offsets, -1 of what is out.")
       .def("whole", [](const Search& self) { return column(self.whole()); }, "Offsets, with what is out put on top.");
 }
@@ -56,8 +57,10 @@ void bind_large_placement(nb::module_& m) {
   auto ejection = nb::class_<EjectionSearch>(m, "EjectionSearch", "Search by ejection below a ceiling.")
                       .def("__init__",
                            [](EjectionSearch* self, const LargeProblem& problem, Column offset, int64_t ceiling,
-                              uint64_t seed) { new (self) EjectionSearch(problem, copy(offset), ceiling, seed); },
-                           nb::keep_alive<1, 2>())
-                      .def_prop_ro("work", &EjectionSearch::work, "Neighbours looked at so far.");
+                              int32_t turn, uint64_t seed) {
+                             new (self) EjectionSearch(problem, copy(offset), ceiling,
+                                                       static_cast<memfit::Turn>(turn), seed);
+                           },
+                           nb::keep_alive<1, 2>());
   bind_run(ejection);
 }

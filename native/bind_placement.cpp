@@ -35,7 +35,7 @@ void bind_placement(nb::module_& m) {
                                copy(start),       copy(piece_lower), copy(piece_upper), copy(piece_low), copy(piece_high)};
              made->shape = memfit::make_shape(made->instance);
            })
-      .def_prop_ro("load", [](const Prepared& self) { return self.shape.load() * self.shape.divisor; },
+      .def_prop_ro("load", [](const Prepared& self) { return self.shape.load * self.shape.divisor; },
                    "Largest sum of live sizes in bytes.")
       .def_prop_ro("divisor", [](const Prepared& self) { return self.shape.divisor; }, "Bytes of a unit.")
       .def_prop_ro("windowed", [](const Prepared& self) { return self.shape.windowed; },
@@ -51,11 +51,19 @@ void bind_placement(nb::module_& m) {
       .def("run",
            [](memfit::PlacementPortfolio& self, int64_t nodes) { return static_cast<int>(self.run(nodes)); },
            nb::call_guard<nb::gil_scoped_release>(), "0 found, 1 nothing fits (proved), 2 paused after so many nodes.")
+      .def("aim",
+           [](memfit::PlacementPortfolio& self, const Prepared& prepared, int64_t limit) {
+             self.aim(limit / prepared.shape.divisor);
+           },
+           "Begins anew under another limit in bytes; lanes that learn keep what they learned.")
       .def("offsets",
            [](const memfit::PlacementPortfolio& self, const Prepared& prepared) {
              return own(in_bytes(prepared, self.offsets()));
            },
            "Offsets in bytes of all buffers, after run() returned 0.")
+      .def_prop_ro("limit",
+                   [](const memfit::PlacementPortfolio& self) { return self.limit() * self.unit(); },
+                   "The limit in bytes, rounded down to whole units.")
       .def_prop_ro("nodes", &memfit::PlacementPortfolio::nodes, "Nodes opened so far.")
       .def_prop_ro("winner", &memfit::PlacementPortfolio::winner, "The lane that found or proved, or -1.");
 }

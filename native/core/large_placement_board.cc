@@ -4,12 +4,6 @@
 
 namespace memfit {
 
-namespace {
-
-int64_t aligned_up(int64_t value, int64_t step) { return step == 1 ? value : (value + step - 1) / step * step; }
-
-}  // namespace
-
 Board::Board(const LargeProblem& problem)
     : problem_(problem), offset_(problem.buffers, kUnplaced), crossing_(problem.blocks), beginning_(problem.blocks) {}
 
@@ -78,18 +72,17 @@ int64_t Board::find(int32_t buffer, Fit fit, int64_t ceiling) {
   if (highest < 0) return kUnplaced;
   gather(buffer);
   int64_t found = kUnplaced, narrowest = INT64_MAX, free_from = 0;
+  const auto consider = [&](int64_t until) {  // free on [free_from, until]
+    const int64_t offset = aligned_up(free_from, step), room = until >= highest ? kNoCeiling : until - free_from;
+    if (offset <= std::min(until, highest) && room < narrowest) found = offset, narrowest = room;
+    return narrowest == 0 || (fit == Fit::kFirst && found != kUnplaced);
+  };
   for (const auto& b : barred_) {
-    if (b.from >= free_from) {  // free on [free_from, b.from]
-      const int64_t offset = aligned_up(free_from, step), room = b.from - free_from;
-      if (offset <= std::min(b.from, highest) && room < narrowest) {
-        found = offset, narrowest = room;
-        if (fit == Fit::kFirst || room == 0) return found;
-      }
-    }
+    if (b.from >= free_from && consider(b.from)) return found;
     free_from = std::max(free_from, b.to);
     if (free_from > highest) return found;
   }
-  if (found == kUnplaced && aligned_up(free_from, step) <= highest) found = aligned_up(free_from, step);
+  consider(highest);
   return found;
 }
 

@@ -13,8 +13,6 @@
 
 namespace memfit {
 
-enum class Fit : int32_t { kFirst = 0, kBest = 1 };
-
 class Board {
  public:
   explicit Board(const LargeProblem& problem);
@@ -22,7 +20,8 @@ class Board {
   int64_t work() const { return work_; }  // neighbours looked at so far
   void put(int32_t buffer, int64_t offset);
   void take(int32_t buffer);
-  // Where the buffer fits below `ceiling`: the lowest offset, or the lowest in the narrowest gap; or kUnplaced.
+  // Where the buffer fits below `ceiling`: the lowest offset, or the lowest in the narrowest gap (one that reaches the
+  // ceiling is the widest); or kUnplaced.
   int64_t find(int32_t buffer, Fit fit, int64_t ceiling);
   // The offset below `ceiling` with the smallest sum of `cost` over the buffers in the way (a cost < 0: never moved), of
   // equals the narrowest gap, then the lowest. `evicted` gets the buffers in the way, by number. Or kUnplaced.

@@ -14,7 +14,7 @@
 // Based on the canonical search of Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated
 // Machine Learning" (ASPLOS 2023): offsets in rising order, section bounds, decomposition, pruning below nothing.
 // Different: branching on one section instead of over all buffers, floors kept incrementally by witnesses, rests
-// propagated, stacks of equal lifetime kept in one order, failed states remembered, and resumable.
+// propagated, stacks of equal lifetime kept in one order, and resumable.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -32,9 +32,8 @@ enum PlacementSwitch : uint32_t {
   kStacks = 8,     // of two buffers of equal lifetime on top of each other the higher ranked lies below
   kTwins = 16,     // equal buffers in the order of their number
   kHeads = 32,     // sections bounded by every floor of their buffers, not only by the least
-  kMemory = 64,    // states that failed are not searched again
-  kFewest = 128,   // the section with fewest choices; else the one of the best ranked buffer
-  kAllSwitches = 255,
+  kFewest = 64,   // the section with fewest choices; else the one of the best ranked buffer
+  kAllSwitches = 127,
 };
 
 enum class SearchStatus { kFound, kExhausted, kPaused };
@@ -44,6 +43,7 @@ struct SearchOptions {
   double noise = 0;           // strength of random disturbance of the order
   uint64_t seed = 0;
   uint32_t switches = kAllSwitches;
+  std::vector<double> weight; // of each section, for the keys X (largest weight crossed) and Y (sum of them)
 };
 
 class PlacementSearch {
@@ -54,9 +54,11 @@ class PlacementSearch {
   virtual int64_t nodes() const = 0;
   // Offsets of the moving buffers in units of the shape, after kFound.
   virtual std::vector<int64_t> offsets() const = 0;
+  // How often each section was where a child failed.
+  virtual const std::vector<int64_t>& failures() const = 0;
 };
 
-// `limit` in units of the shape. The shape must outlive the search and must not be windowed.
+// `limit` in units of the shape. The shape must outlive the search.
 std::unique_ptr<PlacementSearch> make_search(const PlacementShape& shape, int64_t limit, const SearchOptions& options);
 
 }  // namespace memfit

@@ -61,18 +61,22 @@ Columns cut_time(const PlacementInstance& in) {
   return out;
 }
 
-}  // namespace
-
-int64_t PlacementShape::load() const {
-  int64_t best = pinned_top;
-  for (int32_t s = 0; s < sections; ++s) {
-    int64_t sum = 0;
-    for (int32_t m = member_start[s]; m < member_start[s + 1]; ++m) sum += size[members[m]];
-    for (int32_t p = pin_start[s]; p < pin_start[s + 1]; ++p) sum += pins[p].high - pins[p].low;
-    best = std::max(best, sum);
+// The largest sum of bytes in use at an instant; deaths before births.
+int64_t largest_load(const PlacementInstance& in) {
+  std::vector<std::pair<int64_t, int64_t>> events;
+  for (size_t p = 0; p < in.piece_lower.size(); ++p) {
+    if (in.piece_lower[p] >= in.piece_upper[p]) continue;
+    const int64_t bytes = in.piece_high[p] - in.piece_low[p];
+    events.push_back({in.piece_lower[p], bytes});
+    events.push_back({in.piece_upper[p], -bytes});
   }
-  return best;
+  std::sort(events.begin(), events.end());
+  int64_t sum = 0, most = 0;
+  for (const auto& [when, bytes] : events) most = std::max(most, sum += bytes);
+  return most;
 }
+
+}  // namespace
 
 PlacementShape make_shape(const PlacementInstance& in) {
   PlacementShape out;
@@ -91,7 +95,6 @@ PlacementShape make_shape(const PlacementInstance& in) {
   std::vector<int32_t> moving(total, -1);
   for (int32_t i = 0; i < total; ++i) {
     if (in.fixed[i] >= 0) {
-      out.pinned_top = std::max(out.pinned_top, (in.fixed[i] + in.size[i]) / out.divisor);
       out.plain = false;
       continue;
     }
@@ -104,6 +107,12 @@ PlacementShape make_shape(const PlacementInstance& in) {
     out.alignment.push_back(std::max<int64_t>(alignment, 1));
     if (out.alignment.back() > 1) out.plain = false;
   }
+  for (int32_t i = 0; i < total; ++i)
+    if (in.fixed[i] >= 0)
+      for (int64_t p = in.start[i]; p < in.start[i + 1]; ++p)
+        out.pinned_top = std::max(out.pinned_top, (in.fixed[i] + in.piece_high[p]) / out.divisor);
+  out.load = std::max(largest_load(in) / out.divisor, out.pinned_top);
+  if (out.windowed) out.source = in;
   const Columns columns = cut_time(in);
   out.sections = static_cast<int32_t>(columns.live.size());
   std::vector<std::vector<int32_t>> members(out.sections);

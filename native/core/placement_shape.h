@@ -45,8 +45,8 @@ struct PlacementShape {
   std::vector<int32_t> same_before;   // previous buffer with the same spans, size, alignment and obstacles, or -1
   std::vector<int32_t> lifetime_class;  // equal where the spans are equal
   bool plain = true;                  // no obstacles, alignment 1 throughout
-
-  int64_t load() const;               // largest sum of sizes alive in one section, pinned ones included
+  int64_t load = 0;                   // largest sum of bytes in use at an instant, pinned ones included
+  PlacementInstance source;           // only where windowed
 };
 
 // Cost: O(pieces log pieces + overlapping pairs).

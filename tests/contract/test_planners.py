@@ -20,7 +20,7 @@ PLANNERS: tuple[tuple[str, ...] | None, ...] = (*((name,) for name in STRATEGIES
 every_planner = pytest.mark.parametrize("strategies", PLANNERS, ids=lambda s: s[0] if s else "all")
 
 
-def plan(problem: Problem, strategies: tuple[str, ...] | None, seconds: float = 0.3) -> Placement:
+def plan(problem: Problem, strategies: tuple[str, ...] | None, seconds: float = 0.1) -> Placement:
     """The best Placement, after what holds of every result was looked at."""
     result = plan_problem(problem, strategies=strategies, time_limit=seconds)
     unlimited = replace(problem, memories=tuple(replace(m, capacity=None) for m in problem.memories))

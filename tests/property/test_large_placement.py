@@ -97,15 +97,16 @@ def test_filling_is_that_of_the_twin(seed: int, count: int, plain: bool, fit: in
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 30), plain=st.booleans(), work=st.integers(0, 4000))
-def test_ejection_is_that_of_the_twin(seed: int, count: int, plain: bool, work: int) -> None:
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 30), plain=st.booleans(), work=st.integers(0, 4000),
+       turn=st.integers(0, 2))  # fmt: skip
+def test_ejection_is_that_of_the_twin(seed: int, count: int, plain: bool, work: int, turn: int) -> None:
     instance = random_instance(seed, count, plain=plain)
     problem = native_problem(instance)
     filling = _core.Filling(problem, np.arange(count, dtype=np.int32), BEST_FIT, problem.bound)
     filling.run(NO_CEILING)
-    search = _core.EjectionSearch(problem, filling.offset(), problem.bound, seed)
+    search = _core.EjectionSearch(problem, filling.offset(), problem.bound, turn, seed)
     done = search.run(work)
-    offset, finished = eject_slowly(instance, filling.offset(), problem.bound, work)
+    offset, finished = eject_slowly(instance, filling.offset(), problem.bound, turn, seed, work)
     assert search.offset().tolist() == offset.tolist()
     assert done == finished
     assert why_wrong(instance, search.whole()) == ""
@@ -174,10 +175,22 @@ def test_progress_can_stop_the_search() -> None:
 
 
 def test_the_orders_put_the_largest_load_first() -> None:
-    ranked = orders(np.array([1, 5, 5]), np.array([9, 9, 3]), np.array([4, 4, 8]))
-    assert ranked["load"].tolist() == [1, 0, 2]
-    assert ranked["size"].tolist() == [2, 1, 0]
-    assert ranked["lifetime"].tolist() == [2, 1, 0]
+    instance = plain_instance(np.array([0, 0, 8]), np.array([4, 9, 9]), np.array([4, 4, 5]))
+    starts = orders(native_problem(instance), instance.lower, instance.upper, instance.size)
+    assert starts["load"].order.tolist() == [1, 2, 0]
+    assert starts["size"].order.tolist() == [2, 1, 0]
+    assert starts["lifetime"].order.tolist() == [1, 2, 0]
+    assert all(sorted(start.order.tolist()) == [0, 1, 2] for start in starts.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 40), plain=st.booleans(), work=st.integers(0, 40))
+def test_a_filling_that_is_cut_short_is_valid_all_the_same(seed: int, count: int, plain: bool, work: int) -> None:
+    instance = random_instance(seed, count, plain=plain)
+    problem = native_problem(instance)
+    filling = _core.Filling(problem, np.arange(count, dtype=np.int32), BEST_FIT, problem.bound)
+    filling.run(work)
+    assert why_wrong(instance, filling.whole()) == ""
 
 
 def test_nothing_to_place_is_placed() -> None:

@@ -82,7 +82,8 @@ def test_the_set_that_cannot_fit_is_irreducible(problem: Problem, below: int) ->
     best = smallest_peak(problem)
     largest = int((problem.size + np.maximum(problem.offset, 0)).max(initial=0))
     capacity = max(largest, (best or 0) - below)
-    if best is None or capacity >= best:
+    small = replace(problem, memories=(Memory("m", capacity),))
+    if best is None or capacity >= best or not is_sound(small):
         return
     result = plan_problem(problem, capacity=capacity, time_limit=5.0)
     assert result.fits is False

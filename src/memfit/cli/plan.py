@@ -20,8 +20,9 @@ from memfit.report.terminal_plan import draw_plan
 from memfit.units import parse_bytes
 
 
-def _size(context: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    return None if value is None else parse_bytes(value)
+def _size(context: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Bytes; "none" sets aside the capacity in a table's name."""
+    return value if value is None or value == "none" else parse_bytes(value)
 
 
 def _memories(context: click.Context, param: click.Parameter, value: str | None) -> tuple[Memory, ...]:
@@ -37,16 +38,10 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
     return names
 
 
-def _out(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.lower().endswith((".json", ".csv")):
-        raise click.BadParameter(f"{value!r} is neither a .json plan nor a .csv table")
-    return value
-
-
 @click.command("plan")
 @click.argument("target")
 @settings_option
-@click.option("--capacity", metavar="SIZE", callback=_size, help="Bytes of the memory; exit 2 where it cannot be kept.")
+@click.option("--capacity", metavar="SIZE", callback=_size, help="Bytes of the memory, or none.")
 @click.option("--memories", metavar="NAME:SIZE,...", callback=_memories, help="Several memories, the preferred first.")
 @click.option(
     "--time-limit", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, metavar="SECONDS",
@@ -63,7 +58,7 @@ def _out(context: click.Context, param: click.Parameter, value: str | None) -> s
 @output_option("--out", text="Write the best plan: .json for a runtime, or .csv with offsets.")
 @json_option
 def command(
-    target: str, settings: dict[str, Any], capacity: int | None, memories: tuple[Memory, ...], time_limit: float,
+    target: str, settings: dict[str, Any], capacity: int | str | None, memories: tuple[Memory, ...], time_limit: float,
     strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None, threads: int,
     offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
@@ -74,7 +69,10 @@ def command(
     """
     if capacity is not None and memories:
         raise click.UsageError("--capacity is of one memory; with --memories write each size there")
-    _out(click.get_current_context(), click.get_current_context().command.params[0], out)
+    if out is not None and not out.lower().endswith((".json", ".csv")):
+        raise click.UsageError(f"--out {out!r} is neither a .json plan nor a .csv table")
+    if capacity == "none":
+        capacity, memories = None, (Memory("memory"),)
     if png is not None:
         from memfit.report.plan_picture import check_matplotlib  # before minutes of planning, not after
 
@@ -83,9 +81,9 @@ def command(
 
     with progress_line() as progress:
         report = plan(
-            target, settings=settings, capacity=capacity, memories=memories, time_limit=time_limit,
-            strategies=strategies, alignment=alignment, constants=constants, source=source, threads=threads,
-            must_fit=False, progress=progress,
+            target, settings=settings, capacity=None if capacity is None else int(capacity), memories=memories,
+            time_limit=time_limit, strategies=strategies, alignment=alignment, constants=constants, source=source,
+            threads=threads, must_fit=False, progress=progress,
         )  # fmt: skip
     written = _write(report, html, png, out)
     data = report.to_json(offsets)

@@ -107,6 +107,27 @@ def load_in(problem: Problem, memory: int) -> Load:
     return _load_in(problem, groups_of(problem), memory if len(problem.memories) > 1 else None)
 
 
+def overfull_rows(instance: Instance, limit: int) -> tuple[int, ...]:
+    """Rows of an Instance that cannot fit ``limit`` together, from its load or a pin alone; () where those say nothing."""
+    if load_of(instance) <= limit:
+        return ()
+    pinned = np.flatnonzero((instance.fixed >= 0) & (instance.fixed + instance.size > limit))
+    if len(pinned):
+        return (int(pinned[0]),)
+    lower, upper, _ = sections(instance.piece_lower, instance.piece_upper)
+    loads = profile(instance)[0]
+    at = int(np.argmax(loads))
+    if loads[at] <= limit:
+        at = _with_padding(instance, None, limit)[1]
+    row = np.repeat(np.arange(len(instance)), np.diff(instance.start))
+    height = instance.piece_high - instance.piece_low
+    alive = np.flatnonzero((lower <= at) & (at < upper))
+    if loads[at] > limit:
+        alive = alive[np.argsort(-height[alive], kind="stable")]
+        alive = alive[: int(np.searchsorted(np.cumsum(height[alive]), limit, side="right")) + 1]
+    return tuple(np.unique(row[alive]).tolist())
+
+
 def irreducible(problem: Problem, found: Load, capacity: int) -> tuple[int, ...]:
     """Buffers out of a bound above ``capacity`` whose own bound is above it, and no longer without any one of them.
 

@@ -1,35 +1,27 @@
 """The searches on one Instance, component by component: a lower peak, a placement below a limit, a proof.
 
-Each component is searched only as long as it stands above what the others need anyway. Small components go to the exact
-search, large ones to the local search first, and what time is left to the other of the two.
+A component is searched only while it stands above what the Instance needs anyway. ``search`` is the local search
+(:mod:`memfit.planners.large`), ``exact`` the complete one (:mod:`memfit.planners.exact`), which lists all pairs of
+pieces alive together and is left out where these are too many.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from memfit.planners import exact, large
 from memfit.planners.bounds import load_of
 from memfit.planners.problem import Instance, Ints
-from memfit.planners.reduce import Part, split
+from memfit.planners.reduce import Part, components, part_of
 
 Progress = Callable[[str, float], None]
-_LARGE = 3_000  # rows of a component above which the local search comes first
-_FIRST_SHARE = 0.8  # of the time, for the search that comes first
+_UNPLACED = 2**62
+_EXPLAIN = 1.0  # seconds at least to find out which rows alone do not fit
 _CONFLICTS = 4_000_000  # pairs of pieces alive together up to which the exact search, which lists them, is tried
-
-
-def _search(name: str) -> Any:
-    """One of the searches, or None where this build has none of that name."""
-    try:
-        return importlib.import_module(f"memfit.planners.{name}")
-    except ImportError:
-        return None
 
 
 class Clock:
@@ -51,11 +43,11 @@ class Clock:
 
 @dataclass
 class _State:
-    """A component, the best offsets known for it, their peak and the proved bound, all in bytes."""
+    """A component, the best offsets known for it (None: none), their peak and the proved bound, all in bytes."""
 
     part: Part
     size: Ints
-    offset: Ints
+    offset: Ints | None
     peak: int
     bound: int
 
@@ -77,76 +69,69 @@ class Components:
 
     def __init__(self, whole: Instance, starts: Sequence[Ints], clock: Clock, *, seed: int = 0, threads: int = 1,
                  progress: Progress | None = None) -> None:  # fmt: skip
-        """``starts``: placements of the whole Instance in bytes, at least one; the best of each component is taken."""
+        """``starts``: placements of the whole Instance in bytes; of each component the best is taken, if there are any."""
         self.whole, self.clock, self.seed, self.threads, self.progress = whole, clock, seed, threads, progress
-        self.states: list[_State] = []
+        self.load = load_of(whole)
         self.infeasible: tuple[int, ...] = ()
-        for part in split(whole):
-            size = whole.size[part.rows]
-            offset = min((start[part.rows] for start in starts), key=lambda o: int((o + size).max()))
-            state = _State(part, size, offset, int((offset + size).max()), load_of(part.instance) * part.unit)
-            self.states.append(state)
+        self.start = starts[0].copy() if starts else np.zeros(len(whole), dtype=np.int64)
+        self.states: list[_State] = []
+        order, begins = components(whole)
+        ends = [*begins.tolist(), len(whole)]
+        tops = [np.maximum.reduceat((start + whole.size)[order], begins) for start in starts]
+        best = np.argmin(tops, axis=0).tolist() if starts else [-1] * len(begins)
+        for index, chosen in enumerate(best):
+            rows = np.sort(order[ends[index] : ends[index + 1]])
+            if chosen >= 0:
+                self.start[rows] = starts[chosen][rows]
+                if tops[chosen][index] <= self.load:
+                    continue
+            part = part_of(whole, rows)
+            peak = int(tops[chosen][index]) if chosen >= 0 else _UNPLACED
+            offset = self.start[rows] if chosen >= 0 else None
+            bound = load_of(part.instance) * part.unit
+            self.states.append(_State(part, whole.size[rows], offset, peak, bound))
 
     @property
     def peak(self) -> int:
-        """Highest byte in use, in bytes."""
-        return max((state.peak for state in self.states), default=0)
+        """Highest byte in use, in bytes, or more where the load is more."""
+        return max((self.load, *(state.peak for state in self.states)))
 
     @property
     def bound(self) -> int:
         """Bytes that no placement of the Instance stays below."""
-        return max((state.bound for state in self.states), default=0)
+        return max((self.load, *(state.bound for state in self.states)))
 
     @property
     def offset(self) -> Ints:
         """The best placement, in bytes of the whole Instance."""
-        out = np.zeros(len(self.whole), dtype=np.int64)
+        out = self.start.copy()
         for state in self.states:
-            out[state.part.rows] = state.offset
+            if state.offset is not None:
+                out[state.part.rows] = state.offset
         return out
 
-    def local(self, target: int, share: float = 1.0) -> None:
-        """The local search on every component above ``target`` bytes, in ``share`` of the time that is left."""
-        module = _search("large")
-        if module is not None:
-            self._each(lambda state, seconds: self._improve(module, state, target, seconds), target, share)
+    def exact_is_able(self) -> bool:
+        """Whether every component that could still be lower is small enough for the exact search."""
+        return all(conflicts(s.part.instance) <= _CONFLICTS for s in self.states if s.peak > self.bound)
 
-    def exact(self, target: int, share: float = 1.0) -> None:
-        """The exact search for the least peak of every component above ``target`` bytes and above its own bound."""
-        module = _search("exact")
-        if module is not None:
-            self._each(lambda state, seconds: self._minimise(module, state, target, seconds), target, share)
-
-    def fit(self, limit: int, share: float = 1.0) -> None:
-        """The exact search for a placement of each component below ``limit`` bytes, or a proof that there is none."""
-        module = _search("exact")
-        if module is not None:
-            self._each(lambda state, seconds: self._place(module, state, limit, seconds), limit, share)
-
-    def plan(self, names: Sequence[str]) -> list[str]:
-        """The searches of ``names`` ("search", "exact") in the order in which they should run here."""
-        known = [n for n in names if _search("large" if n == "search" else "exact") is not None]
-        local_first = max((len(s.part.rows) for s in self.states), default=0) > _LARGE
-        return sorted(known, reverse=local_first)
-
-    def run(self, name: str, target: int, limit: int | None, last: bool) -> None:
-        """One search, for the least peak (never below ``target``) or, with a ``limit``, for any peak up to it."""
-        share = 1.0 if last else _FIRST_SHARE
+    def run(self, name: str, target: int, limit: int | None, share: float) -> None:
+        """A search in a share of the time left: for the least peak down to ``target``, or any up to ``limit``."""
         if name == "search":
-            self.local(target if limit is None else limit, share)
+            self._each(self._improve, target if limit is None else limit, share)
         elif limit is None:
-            self.exact(target, share)
+            self._each(self._minimise, target, share)
         else:
-            self.fit(limit, share)
+            self._each(self._place, limit, share)
 
-    def _each(self, search: Callable[[_State, float], None], target: int, share: float) -> None:
+    def _each(self, search: Callable[[_State, int, float], None], target: int, share: float) -> None:
         """Runs a search on the components above ``target``, furthest first, each with its share of the time."""
         end = self.clock.left * (1 - share)
         todo = sorted((s for s in self.states if s.peak > target), key=lambda s: (s.bound - s.peak, s.part.rows[0]))
         for index, state in enumerate(todo):
-            needed = max(target, self.bound)
-            if state.peak > needed and not self.infeasible and self.clock.left > end:
-                search(state, (self.clock.left - end) / (len(todo) - index))
+            unplaced = state.offset is None
+            wanted = state.peak > max(target, self.bound) and not self.infeasible and self.clock.left > end
+            if unplaced or wanted:
+                search(state, target, max(0.0, self.clock.left - end) / (len(todo) - index))
 
     def _keep(self, state: _State, form: Part, offset: Ints | None) -> None:
         """Keeps offsets of a form of a component (in its units) if they are lower."""
@@ -166,48 +151,51 @@ class Components:
 
         return say
 
-    def _improve(self, module: Any, state: _State, target: int, seconds: float) -> None:
-        form, goal = state.forms[0], max(target, self.bound)
-        found = module.improve(form.instance, state.offset // form.unit, target=-(-goal // form.unit), time_limit=seconds,
-                               seed=self.seed, progress=self._say("local search"))  # fmt: skip
+    def _improve(self, state: _State, target: int, seconds: float) -> None:
+        form, say = state.forms[0], self._say("local search")
+        goal = -(-max(target, self.bound) // form.unit)
+        if state.offset is None:
+            found = large.place(form.instance, time_limit=seconds, seed=self.seed, target=goal, progress=say)
+        else:
+            start = state.offset // form.unit
+            found = large.improve(form.instance, start, target=goal, time_limit=seconds, seed=self.seed, progress=say)
         self._keep(state, form, found)
 
-    def _minimise(self, module: Any, state: _State, target: int, seconds: float) -> None:
+    def _minimise(self, state: _State, target: int, seconds: float) -> None:
         begin = self.clock.spent
-        for form in state.forms:
+        for form in state.forms if state.offset is not None else ():
             goal, left = max(target, self.bound), max(0.0, seconds - (self.clock.spent - begin))
             if state.peak <= max(goal, state.bound) or conflicts(form.instance) > _CONFLICTS:
                 return
             if goal > state.bound:
-                tried = module.place(form.instance, goal // form.unit, time_limit=left / 2, seed=self.seed,
+                tried = exact.place(form.instance, goal // form.unit, time_limit=left / 2, seed=self.seed,
                                      threads=self.threads)  # fmt: skip
                 self._keep(state, form, tried.offset)
                 left = max(0.0, seconds - (self.clock.spent - begin))
-            if state.peak > goal:
-                found = module.minimise(form.instance, time_limit=left, incumbent=state.offset // form.unit,
+            if state.peak > goal and state.offset is not None:
+                start = state.offset // form.unit
+                found = exact.minimise(form.instance, time_limit=left, incumbent=start,
                                         seed=self.seed, progress=self._say("exact search"))  # fmt: skip
                 self._keep(state, form, found.offset)
                 lost = 0 if form is state.part else int((form.instance.size * form.unit - state.size).max())
                 state.bound = max(state.bound, found.bound * form.unit - lost)
 
-    def _place(self, module: Any, state: _State, limit: int, seconds: float) -> None:
+    def _place(self, state: _State, limit: int, seconds: float) -> None:
         begin = self.clock.spent
         for form in state.forms:
             left = max(0.0, seconds - (self.clock.spent - begin))
             if state.peak <= limit or conflicts(form.instance) > _CONFLICTS:
                 return
-            tried = module.place(
+            tried = exact.place(
                 form.instance, limit // form.unit, time_limit=left, seed=self.seed, threads=self.threads
             )
             self._keep(state, form, tried.offset)
             if tried.status == "infeasible" and (form is state.part or limit % form.step == 0):
-                self._prove(module, state, form, limit)
+                self._prove(state, form, limit)
                 return
 
-    def _prove(self, module: Any, state: _State, form: Part, limit: int) -> None:
+    def _prove(self, state: _State, form: Part, limit: int) -> None:
         """Takes down that a component does not fit, and which of its rows alone do not."""
         state.bound = max(state.bound, (limit // state.part.unit + 1) * state.part.unit)
-        rows = state.part.rows.tolist()
-        if hasattr(module, "explain"):
-            rows = [rows[i] for i in module.explain(form.instance, limit // form.unit, time_limit=self.clock.limit)]
-        self.infeasible = tuple(rows)
+        alone = exact.explain(form.instance, limit // form.unit, time_limit=max(self.clock.left, _EXPLAIN))
+        self.infeasible = tuple(state.part.rows[alone].tolist())

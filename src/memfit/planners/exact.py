@@ -1,12 +1,13 @@
 """Exact placement: offsets under a limit or a proof that there are none; the least peak with a proved bound.
 
 ``place`` answers for one limit. ``minimise`` starts at the lower bound (placement times have heavy tails: the tightest
-limit is often no harder than a loose one) and works on several limits at once, in slices of searches that stop and go
+limit is often no harder than a loose one) and works on two limits at once, in slices of searches that stop and go
 on, until the peak meets the bound or the time is up::
 
-    bound ............. peak            bound rises only by proof: a search at that limit was exhausted
-      |    |       |     |
-      LB   1/4    1/2   incumbent       limits in work; whatever is found below lowers the peak of all
+    bound ...... goal .. peak           bound rises only by proof: a search at that limit was exhausted
+      |            |      |
+      load     chased  incumbent        the goal lies 1/2, 1/4, 1/8 ... of the way below the incumbent, nearer when it
+                                        is not reached in time; what was learned at one goal serves at the next
 
 The search itself is native (``native/core/placement_search.h``: the idea, the paper it comes from, where it differs);
 :mod:`memfit.planners.exact_twin` is its slow twin. A time limit that ran out is "unknown", never "infeasible".
@@ -35,8 +36,8 @@ class Switch(IntFlag):
     DECOMPOSE: parts that share no unplaced buffer are solved one by one. HATLESS: a buffer with nothing left to lie on
     it is placed once. RESTS: a buffer not placed where it could be must wait for what it will rest on. STACKS: of two
     buffers of equal lifetime on each other, the higher ranked lies below. TWINS: equal buffers in the order of their
-    number. HEADS: sections bounded by every floor of their buffers. MEMORY: failed states are not searched again.
-    FEWEST: branch where fewest choices are (in the lanes that ask for it).
+    number. FEWEST: branch where fewest choices are (in the lanes that ask for it). HEADS (off: it saves a tenth of the
+    nodes and costs three times the time of one): sections bounded by every floor of their buffers.
     """
 
     DECOMPOSE = 1
@@ -45,13 +46,11 @@ class Switch(IntFlag):
     STACKS = 8
     TWINS = 16
     HEADS = 32
-    MEMORY = 64
-    FEWEST = 128
+    FEWEST = 64
 
 
-DEFAULT = (
-    Switch.DECOMPOSE | Switch.HATLESS | Switch.RESTS | Switch.STACKS | Switch.TWINS | Switch.MEMORY | Switch.FEWEST
-)
+DEFAULT = Switch.DECOMPOSE | Switch.HATLESS | Switch.RESTS | Switch.STACKS | Switch.TWINS | Switch.FEWEST
+ALL = DEFAULT | Switch.HEADS
 
 
 @dataclass(frozen=True)
@@ -196,30 +195,101 @@ def minimise(
             peak = peak_of(instance, best)
         if best is None:
             return Minimum(None, roof, bound, nodes, time.process_time() - cpu)
-    lanes: dict[int, _core.PlacementPortfolio] = {}
-    turn = 0
+    if progress is not None:
+        progress(peak, bound)
+    at_bound = _core.PlacementPortfolio(shape, bound, int(switches), seed, 0, 1)
+    chaser = _core.PlacementPortfolio(shape, bound, int(switches), seed, 0, 1)
+    goal, depth, patience, spent, turn = bound, 1, 4_000, 0, 0
+    aimed = False
     while peak > bound and time.perf_counter() - began < time_limit:
-        # Every other turn at the bound; the rest at 1/2, 1/4, 1/8 ... of the way down from the incumbent.
         turn += 1
-        depth = 0 if turn % 2 else (turn & -turn).bit_length() - 1
-        step = max((peak - bound) >> min(depth, 40), unit) if depth else peak - bound
-        limit = max(peak - step, bound) // unit * unit
-        near = [known for known in lanes if bound <= known < peak and abs(known - limit) * 8 <= step]
-        if depth and near:
-            limit = min(near, key=lambda known: abs(known - limit))
-        if limit not in lanes:
-            lanes[limit] = _core.PlacementPortfolio(shape, limit, int(switches), seed, 0, 1)
-        portfolio = lanes[limit]
+        if at_bound.limit < bound:
+            at_bound.aim(shape, bound)
+        # Every other turn at the bound, later every eighth; the rest below the incumbent, a part of the way down.
+        chase = turn % (2 if turn < 60 else 8) != 0 and peak - bound > unit
+        if chase and (not aimed or not bound <= goal < peak or spent > patience):
+            if aimed and spent > patience:
+                depth = depth + 1 if peak - (max((peak - bound) >> depth, unit) // unit * unit) < peak - unit else 1
+                patience = int(patience * 1.25)
+            goal = max(peak - max((peak - bound) >> depth, unit), bound) // unit * unit
+            chaser.aim(shape, goal)
+            aimed, spent = True, 0
+        portfolio = chaser if chase else at_bound
         before = portfolio.nodes
         status = slices.run(portfolio, min(_SLICE_SECONDS, 0.002 * turn))
         nodes += portfolio.nodes - before
+        spent += portfolio.nodes - before if chase else 0
         if status == FOUND:
             best = portfolio.offsets(shape)
             peak = peak_of(instance, best)
+            depth = max(depth - 1, 1)
         elif status == EXHAUSTED:
-            bound = limit + unit
-        if status != PAUSED:
-            lanes = {known: kept for known, kept in lanes.items() if bound <= known < peak}
-            if progress is not None:
-                progress(peak, bound)
+            bound = portfolio.limit + unit
+        if status != PAUSED and progress is not None:
+            progress(peak, bound)
     return Minimum(best, peak, bound, nodes, time.process_time() - cpu)
+
+
+def subset(instance: Instance, kept: list[int]) -> Instance:
+    """The instance of some of the buffers, in the order given."""
+    rows = [p for i in kept for p in range(int(instance.start[i]), int(instance.start[i + 1]))]
+    start = np.cumsum([0] + [int(instance.start[i + 1] - instance.start[i]) for i in kept]).astype(np.int64)
+    return Instance(
+        instance.lower[kept], instance.upper[kept], instance.size[kept], instance.alignment[kept],
+        instance.fixed[kept], start, instance.piece_lower[rows], instance.piece_upper[rows],
+        instance.piece_low[rows], instance.piece_high[rows], instance.limit,
+    )  # fmt: skip
+
+
+def _fewest_overload(instance: Instance, limit: int) -> list[int] | None:
+    """The fewest buffers alive at one instant whose bytes in use exceed the limit, or None where no instant does."""
+    owner = np.repeat(np.arange(len(instance)), np.diff(instance.start))
+    used = instance.piece_high - instance.piece_low
+    best: list[int] | None = None
+    for instant in np.unique(instance.piece_lower):
+        alive = np.flatnonzero((instance.piece_lower <= instant) & (instant < instance.piece_upper))
+        if int(used[alive].sum()) <= limit:
+            continue
+        order = alive[np.argsort(-used[alive], kind="stable")]
+        needed = int(np.searchsorted(np.cumsum(used[order]), limit, side="right")) + 1
+        if best is None or needed < len(best):
+            best = sorted(int(i) for i in owner[order[:needed]])
+    return best
+
+
+def explain(instance: Instance, limit: int, *, time_limit: float = 10.0) -> list[int]:
+    """Buffers that alone cannot lie below ``limit`` bytes, ascending; [] where all fit or no proof was found in time.
+
+    Where one instant is overloaded: the fewest buffers of one instant that exceed the limit. Else an irreducible set,
+    without any one of which the rest fits (not always the smallest), by leaving out ever smaller groups for as long as
+    what remains is proved impossible. When ``time_limit`` (seconds) ends first the set is a proof but may be larger.
+    """
+    overload = _fewest_overload(instance, limit)
+    # Whole, free buffers of one instant fit exactly when their sum does; pins, alignment and windows say more.
+    loose = (instance.fixed < 0).all() and (instance.alignment == 1).all() and (instance.piece_low == 0).all()
+    if (
+        overload is not None
+        and loose
+        and (instance.piece_high == np.repeat(instance.size, np.diff(instance.start))).all()
+    ):
+        return overload
+    until = time.perf_counter() + time_limit
+    kept = overload if overload is not None else list(range(len(instance)))
+    first = place(subset(instance, kept), limit, time_limit=time_limit)
+    if first.status != "infeasible":
+        return []
+    # A proof without a group takes no longer than the first one did, more or less; a rest that fits may take forever.
+    patience = max(20 * first.seconds, 0.05)
+    group = max(len(kept) // 2, 1)
+    while True:
+        begin = 0
+        while begin < len(kept) and time.perf_counter() < until:
+            rest = kept[:begin] + kept[begin + group :]
+            left = until - time.perf_counter()
+            if rest and place(subset(instance, rest), limit, time_limit=min(patience, left)).status == "infeasible":
+                kept = rest
+            else:
+                begin += group
+        if group == 1 or time.perf_counter() >= until:
+            return kept
+        group = max(group // 2, 1)

@@ -40,6 +40,8 @@ class Choices:
 
 def choices(problem: Problem) -> Choices:
     """The sets of in-place pairs worth trying; see the module text."""
+    if not problem.in_place:
+        return Choices(((),), True)
     joiner = _Joiner(problem)
     pairs = joiner.usable()
     if not pairs:

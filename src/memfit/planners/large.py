@@ -26,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,9 @@ from memfit import _core
 from memfit.planners.problem import FREE_OFFSET, Instance, Ints
 
 FIRST_FIT, BEST_FIT = 0, 1
-SLICE = 2_000_000
-FIRST_ROUND = 4_000_000
+SLICE = 500_000
+FIRST_ROUND = 1_000_000
+SLACKS = (0.03, 0.01, 0.003, 0.001, 0.0)
 Progress = Callable[[int, float], None]
 
 
@@ -54,18 +56,25 @@ def peak_of(instance: Instance, offset: Ints) -> int:
     return int(top.max()) if len(top) else 0
 
 
-def orders(lifetime: Ints, largest_load: Ints, size: Ints) -> dict[str, npt.NDArray[np.int32]]:
-    """The orders in which the greedy starts take the buffers, the most promising first."""
+def orders(problem: _core.LargeProblem, lower: Ints, upper: Ints, size: Ints) -> dict[str, _Start]:
+    """The greedy starts, the most promising first: the order in which to take the buffers, and the rule to fit them."""
+    lifetime, largest_load = problem.lifetime(), problem.largest_load()
     area = size.astype(np.float64) * lifetime
-    broad = largest_load * 64 // max(1, int(largest_load.max(initial=0)))
-    sorts = {
-        "load": (-size, -lifetime, -largest_load),
-        "lifetime": (-size, -lifetime),
-        "broad": (-size, -lifetime, -broad),
-        "size": (-lifetime, -size),
-        "area": (-size, -area),
+    life_class = np.floor(np.log2(np.maximum(1, lifetime)))
+    size_class = np.floor(np.log2(np.maximum(1, size)))
+    sorts: dict[str, tuple[int, tuple[npt.NDArray[Any], ...]]] = {
+        "load": (BEST_FIT, (-size, -lifetime, -largest_load)),
+        "lifetime class, start": (BEST_FIT, (lower, -life_class)),
+        "start": (FIRST_FIT, (-size, -lifetime, lower)),
+        "size class, lifetime": (FIRST_FIT, (-lifetime, -size_class)),
+        "lifetime": (BEST_FIT, (-size, -lifetime)),
+        "end": (BEST_FIT, (-size, -lifetime, -upper)),
+        "size class, start": (FIRST_FIT, (lower, -size_class)),
+        "size": (BEST_FIT, (-lifetime, -size)),
+        "area": (BEST_FIT, (-size, -area)),
+        "lifetime class, size": (FIRST_FIT, (-size, -life_class)),
     }
-    return {name: np.lexsort(keys).astype(np.int32) for name, keys in sorts.items()}
+    return {name: _Start(np.lexsort(keys).astype(np.int32), fit) for name, (fit, keys) in sorts.items()}
 
 
 def place(
@@ -74,7 +83,7 @@ def place(
 ) -> Ints:  # fmt: skip
     """Offsets of every buffer, in bytes of the instance, with a small peak.
 
-    ``time_limit``: CPU seconds of this thread; the first start is finished even if it takes longer. ``target``: stop at
+    ``time_limit``: CPU seconds of this thread (a start that it cuts short is finished in no time, badly). ``target``: stop at
     this peak (default, and never below: the load). ``progress(peak, seconds)`` is called at every better placement and
     may raise to stop. Pinned buffers must not overlap. Cost: see the module text; a few seconds for 60,000 buffers.
     """
@@ -94,11 +103,10 @@ def improve(
 
 @dataclass
 class _Start:
-    """A greedy start: an order, and for the ceiling it was filled below, what came out."""
+    """A greedy start: the order in which to take the buffers, and the rule to fit each."""
 
     order: npt.NDArray[np.int32]
-    ceiling: int = -1
-    offset: Ints | None = None
+    fit: int
 
 
 class _LargeSearch:
@@ -122,8 +130,8 @@ class _LargeSearch:
         return time.thread_time() - self.began
 
     def over(self) -> bool:
-        """Whether to stop: a placement is there, and it is good enough or the time is up."""
-        return self.peak >= 0 and (self.peak <= self.target or self.spent() >= self.time_limit)
+        """Whether to stop: the placement is good enough, or the time is up."""
+        return 0 <= self.peak <= self.target or self.spent() >= self.time_limit
 
     def offer(self, offset: Ints) -> None:
         """Keep a whole placement if it is better than the best so far."""
@@ -133,47 +141,67 @@ class _LargeSearch:
             if self.progress is not None:
                 self.progress(peak, self.spent())
 
-    def ceilings(self, turn: int) -> int:
-        """The wanted peak in even rounds, halfway to the best in odd ones."""
-        return self.target if turn % 2 == 0 else (self.target + self.peak) // 2
-
     def run(self) -> Ints:
         """Starts and ejections by turns until the time is up or the target reached."""
-        size, given = self.instance.size, self.best if self.peak >= 0 else None
-        ranked = orders(self.problem.lifetime(), self.problem.largest_load(), size)
-        starts = [_Start(order) for order in ranked.values()]
-        turn = 0
+        instance = self.instance
+        starts = orders(self.problem, instance.lower, instance.upper, instance.size)
+        effort = FIRST_ROUND + 100 * len(instance)
+        few = 64 + len(instance) // 4096
+        filled: list[tuple[int, int, Ints]] = []
+        for number, start in enumerate(starts.values()):
+            if self.over():
+                return self.best
+            peak, out = self.fill(start)
+            if out is not None and np.count_nonzero(out < 0) <= few:
+                self.descend(out, effort)
+            elif out is not None:
+                filled = sorted([*filled, (peak, number, out)], key=lambda one: one[:2])[:2]
+        for _, _, out in filled:
+            self.descend(out, effort)
+        turn, share, work = 1, 0.5, effort
         while not self.over():
-            if given is not None:
-                self.eject(given, self.ceilings(turn), FIRST_ROUND << turn, turn)
-            for start in starts:
-                if self.over():
-                    break
-                ceiling = self.ceilings(turn)
-                if ceiling != start.ceiling:
-                    self.fill(start, ceiling)
-                if start.offset is not None and not self.over():
-                    self.eject(start.offset, ceiling, FIRST_ROUND << turn, turn)
+            ceiling = self.target + int(share * (self.peak - self.target))
+            if self.eject(self.best, min(ceiling, self.peak - 1), work, turn):
+                share *= 0.7
+            else:
+                share = 1 - (1 - share) * 0.7
+                work = work * 5 // 4
             turn += 1
         return self.best
 
-    def fill(self, start: _Start, ceiling: int) -> None:
-        """Places in the start's order below a ceiling; what does not fit goes on top."""
-        filling = _core.Filling(self.problem, start.order, BEST_FIT, ceiling)
-        while not filling.run(SLICE):
-            if self.over():
+    def descend(self, out: Ints, effort: int) -> None:
+        """Ejection from a partial placement below one ceiling after another, until one is too low."""
+        for slack in SLACKS:
+            ceiling = self.target + int(slack * self.target)
+            if self.over() or (ceiling < self.peak and not self.eject(out, ceiling, effort, 0)):
                 return
-        start.offset, start.ceiling = filling.offset(), ceiling
-        self.offer(filling.whole())
 
-    def eject(self, offset: Ints, ceiling: int, work: int, turn: int) -> None:
-        """Searches by ejection below a ceiling for so much work."""
-        search = _core.EjectionSearch(self.problem, offset, ceiling, self.seed + turn)
-        fewest = search.out
+    def fill(self, start: _Start) -> tuple[int, Ints | None]:
+        """Places in the start's order below the target, the rest on top: its peak, and the offsets below the target.
+
+        Where the time was up before its end: 0 and None.
+        """
+        filling = _core.Filling(self.problem, start.order, start.fit, self.target)
+        done = False
+        while not done and not self.over():
+            done = filling.run(SLICE)
+        if not done and self.peak >= 0:
+            return 0, None
+        whole = filling.whole()
+        self.offer(whole)
+        return (peak_of(self.instance, whole), np.asarray(filling.offset())) if done else (0, None)
+
+    def eject(self, offset: Ints, ceiling: int, work: int, turn: int) -> bool:
+        """Searches by ejection below a ceiling for so much work; whether every buffer came to lie there."""
+        search = _core.EjectionSearch(self.problem, offset, ceiling, turn % 3, self.seed * 1000 + turn)
+        begun = fewest = search.out
         while search.work < work and not self.over():
-            done = search.run(min(SLICE, work - search.work))
+            done = search.run(min(SLICE, work))
             if done or search.out < fewest:
                 fewest = search.out
                 self.offer(search.whole())
             if done:
-                return
+                return True
+            if search.out > 256 + 4 * begun:
+                return False
+        return False

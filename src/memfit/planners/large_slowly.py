@@ -6,6 +6,7 @@ neighbour query, O(n^2) a filling.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,7 +92,7 @@ class BoardSlowly:
         return barred, sorted(point for point in points if 0 <= point <= highest)
 
     def find(self, buffer: int, fit: int, ceiling: int) -> int:
-        """First or best fit below a ceiling, or -1; a gap without an end is the widest."""
+        """First or best fit below a ceiling, or -1; a gap that reaches the ceiling is the widest."""
         step, highest = int(self.instance.alignment[buffer]), ceiling - self.reach(buffer)
         if highest < 0:
             return FREE_OFFSET
@@ -105,7 +106,8 @@ class BoardSlowly:
             until = min((begin for begin, _, _ in barred if begin >= point), default=2**62)
             offset = -(-point // step) * step
             if offset <= min(until, highest):
-                fits.append((0 if fit == FIRST_FIT else until - point, offset))
+                room = NO_CEILING if until >= highest else until - point
+                fits.append((0 if fit == FIRST_FIT else room, offset))
         return min(fits)[1] if fits else FREE_OFFSET
 
     def force(self, buffer: int, ceiling: int, cost: list[int]) -> tuple[int, list[int]]:
@@ -146,20 +148,40 @@ def fill_slowly(instance: Instance, order: list[int], fit: int, ceiling: int) ->
     return np.array(partial, dtype=np.int64), np.array(board.offset, dtype=np.int64)
 
 
-def eject_slowly(instance: Instance, offset: Ints, ceiling: int, work: int) -> tuple[Ints, bool]:
+def splitmix(seed: int) -> Iterator[int]:
+    """The numbers of ``native/core/random.h``."""
+    mask = 2**64 - 1
+    state = (seed * 0x9E3779B97F4A7C15 + 0x1234567) & mask
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        yield z ^ (z >> 31)
+
+
+def eject_slowly(
+    instance: Instance, offset: Ints, ceiling: int, turn: int, seed: int, work: int
+) -> tuple[Ints, bool]:  # fmt: skip
     """Search by ejection for so much work: offsets (-1: out), and whether every buffer lies below the ceiling."""
     board, lifetime = BoardSlowly(instance), lifetimes_slowly(instance)
     area = [float(size) * float(life) for size, life in zip(instance.size.tolist(), lifetime, strict=True)]
     largest = max([1.0, *area])
     weight = [1 + int(value / largest * 2**30) for value in area]
+    if seed:
+        weight = [one + one // 1024 * (draw % 512) for one, draw in zip(weight, splitmix(seed), strict=False)]
     cost = [-1 if pin >= 0 else one for pin, one in zip(instance.fixed.tolist(), weight, strict=True)]
     waiting: list[tuple[int, int]] = []
-    hopeless = 0
+
+    def rank(turn: int, buffer: int, weight: list[int], ticket: int) -> int:
+        return (weight[buffer], -ticket, int(instance.size[buffer]))[turn]
+
+    hopeless = tickets = 0
     for buffer, (pin, at) in enumerate(zip(instance.fixed.tolist(), offset.tolist(), strict=True)):
         if pin >= 0 or (at != FREE_OFFSET and at + board.reach(buffer) <= ceiling):
             board.offset[buffer] = pin if pin >= 0 else at
         else:
-            waiting.append((weight[buffer], buffer))
+            tickets += 1
+            waiting.append((rank(turn, buffer, weight, tickets), buffer))
     while waiting and board.work < work:
         buffer = max(waiting)[1]
         waiting.remove(max(waiting))
@@ -170,6 +192,7 @@ def eject_slowly(instance: Instance, offset: Ints, ceiling: int, work: int) -> t
         for other in evicted:
             board.offset[other] = FREE_OFFSET
             cost[other] += weight[other]
-            waiting.append((weight[other], other))
+            tickets += 1
+            waiting.append((rank(turn, other, weight, tickets), other))
         board.offset[buffer] = at
     return np.array(board.offset, dtype=np.int64), not waiting and not hopeless

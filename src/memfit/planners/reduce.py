@@ -163,20 +163,21 @@ def sections(lower: Ints, upper: Ints) -> tuple[Ints, Ints, Ints]:
 
 def split(instance: Instance) -> list[Part]:
     """The components of an Instance, compressed and divided; together they are the same Problem. Cost: O(n log n)."""
+    order, begins = components(instance)
+    ends = [*begins.tolist(), len(instance)]
+    return [part_of(instance, np.sort(order[a:b])) for a, b in pairwise(ends)]
+
+
+def components(instance: Instance) -> tuple[Ints, Ints]:
+    """The rows by component, and where each component begins in them. Cost: O(n log n)."""
     count = len(instance)
-    if not count:
-        return []
     order = np.lexsort((np.arange(count), instance.lower))
     reach = np.maximum.accumulate(instance.upper[order])
-    cut = np.concatenate([[True], instance.lower[order][1:] >= reach[:-1]])
-    component = np.cumsum(cut) - 1
-    bounds = [*np.flatnonzero(cut).tolist(), count]
-    if component[-1] == 0:
-        return [_part(instance, np.arange(count, dtype=np.int64))]
-    return [_part(instance, np.sort(order[a:b])) for a, b in pairwise(bounds)]
+    cut = np.concatenate([[True], instance.lower[order][1:] >= reach[:-1]]) if count else np.zeros(0, dtype=bool)
+    return order, np.flatnonzero(cut)
 
 
-def _part(instance: Instance, rows: Ints) -> Part:
+def part_of(instance: Instance, rows: Ints) -> Part:
     """One component in sections and units."""
     count = np.diff(instance.start)[rows]
     start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
@@ -192,7 +193,7 @@ def _part(instance: Instance, rows: Ints) -> Part:
             instance.lower[rows], instance.upper[rows], round_up(size, step), instance.alignment[rows], fixed, start,
             instance.piece_lower[picked], instance.piece_upper[picked], low, round_up(high, step), instance.limit,
         )  # fmt: skip
-        form = _part(larger, np.arange(len(rows), dtype=np.int64))
+        form = part_of(larger, np.arange(len(rows), dtype=np.int64))
         rounded = Part(form.instance, rows, form.unit, step)
     unit, alignment = _unit(np.concatenate([low, high, pins]), instance.alignment[rows])
     limit = instance.limit // unit if instance.limit >= 0 else -1

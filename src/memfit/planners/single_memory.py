@@ -22,8 +22,11 @@ from memfit.planners.problem import Instance, Ints, Placement, Problem
 from memfit.planners.validate import why_invalid
 
 STRATEGIES = (*greedy.STRATEGIES, "search", "exact")
-_QUICK = ("size/best", "conflicts/best", "lifetime/best", "size/first", "breadth/best", "area/best")
+_QUICK = ("size/best", "breadth/first", "size/first", "lifetime/best", "conflicts/best")
 _GREEDY_SHARE = 0.25  # of the time limit, after which no further greedy order is begun unless it was asked for
+_LARGE = 3_000  # rows above which the local search comes first, and the greedy orders get what time it leaves
+_EXACT_SHARE = 0.8  # of the time for the searches, for the exact one where both can run
+_LOCAL_SHARE = 0.85  # of the time for the local search of a large Problem
 _VARIANTS = 4  # sets of in-place pairs that are planned to the end, the most promising by a quick look
 
 
@@ -69,6 +72,7 @@ class SingleMemory:
         self.high = reduce.highest(problem)
         self.found: dict[str, tuple[Ints, int, float]] = {}
         self.complete = True
+        self.left_out: list[int] = []
 
     @property
     def peak(self) -> int:
@@ -86,12 +90,29 @@ class SingleMemory:
             self._offer(next(iter(self.strategies or _QUICK)), np.zeros(0, dtype=np.int64), 0.0)
             return self._result([])
         variants = self._variants()
-        if self.limit is None or self.bound <= self.limit:
-            self._greedy(variants)
-            self._search(variants)
+        names = list(self.strategies or STRATEGIES)
+        orders, searches = (
+            [n for n in names if n in greedy.STRATEGIES],
+            [n for n in names if n not in greedy.STRATEGIES],
+        )
+        if self.limit is not None and self.bound > self.limit:
+            self._greedy(variants[:1], orders or names[:1])
+        elif self.strategies is None and self.large:
+            self._search(variants, ["search"], _LOCAL_SHARE)
+            self._greedy(variants[:1], [*_QUICK])
+            self._search(variants, ["exact"], 1.0)
         else:
-            self._greedy(variants[:1])
+            rest = [n for n in orders if n not in _QUICK and self.strategies is None]
+            self._greedy(variants, orders if self.strategies is not None else _QUICK)
+            self._search(variants, sorted(searches), _EXACT_SHARE)
+            if self.limit is None:  # what the searches did not settle: never worse than any greedy order
+                self._greedy(variants, rest)
         return self._result(variants)
+
+    @property
+    def large(self) -> bool:
+        """Whether the Problem is one for the local search first."""
+        return len(self.problem) > _LARGE
 
     def _variants(self) -> list[_Variant]:
         """The sets of in-place pairs that are worth planning, the most promising first."""
@@ -102,59 +123,55 @@ class SingleMemory:
             whole = reduce.whole_instance(self.problem, groups)
             out.append(_Variant(groups, whole, bound=bounds.load_of(whole)))
         if len(out) > 1:
-            peaks = {}
-            for variant in out:
+            none, peaks = out[0], {id(v): 0 for v in out}
+            for variant in out if not self.large else ():
                 variant.starts.append(greedy.place(variant.whole, _QUICK[0]))
                 peaks[id(variant)] = reduce.peak_of(variant.whole, variant.starts[0])
-            none = out[0]
             out.sort(key=lambda v: (v.bound, peaks[id(v)]))
             self.complete = chosen.complete
             self.left_out = [v.bound for v in out[_VARIANTS:] if v is not none]
             out = [v for i, v in enumerate(out) if i < _VARIANTS or v is none]
-        else:
-            self.left_out = []
         return out
 
-    def _greedy(self, variants: list[_Variant]) -> None:
+    def _done(self) -> bool:
+        """Whether nothing further need be tried."""
+        return self.strategies is None and bool(self.found) and self.peak <= self.goal
+
+    def _greedy(self, variants: list[_Variant], names: Sequence[str]) -> None:
         """The greedy orders; each keeps the best over the variants."""
-        names = [n for n in self.strategies if n in greedy.STRATEGIES] if self.strategies else list(_QUICK)
-        if self.strategies is None and self.limit is None:
-            names += [n for n in greedy.STRATEGIES if n not in _QUICK]
-        for index, name in enumerate(names or _QUICK[:1]):
+        for index, name in enumerate(names):
+            late = self.clock.spent > (1.0 if self.large else _GREEDY_SHARE) * self.clock.limit
+            if self.strategies is None and self.found and (late or self._done()):
+                return
             if self.progress is not None:
-                self.progress(f"greedy {name}", index / len(names or _QUICK))
+                self.progress(f"greedy {name}", index / len(names))
             begin = time.process_time()
             best = None
             for variant in variants:
-                offset = greedy.place(variant.whole, name)
+                offset = greedy.place(variant.whole, name if name in greedy.STRATEGIES else _QUICK[0])
                 variant.starts.append(offset)
                 peak = reduce.peak_of(variant.whole, offset)
                 if best is None or peak < best[0]:
                     best = (peak, offset[variant.groups.group])
-            assert best is not None
-            if names:
+            if best is not None:
                 self._offer(name, best[1], time.process_time() - begin)
-            late = self.clock.spent > _GREEDY_SHARE * self.clock.limit
-            if self.strategies is None and (self.peak <= self.goal or late):
-                return
 
-    def _search(self, variants: list[_Variant]) -> None:
-        """The local and the exact search, variant by variant."""
-        names = [n for n in self.strategies or ("search", "exact") if n in ("search", "exact")]
+    def _search(self, variants: list[_Variant], names: Sequence[str], share: float) -> None:
+        """The searches, variant by variant; ``share`` of the time left for the first of ``names`` where there are two."""
         for index, variant in enumerate(variants):
-            if not names or (self.peak <= self.goal and self.strategies is None) or self.clock.left <= 0:
+            if not names or self._done() or (index and (self.clock.left <= 0 or variant.bound >= self.peak)):
                 return
-            if variant.bound >= self.peak and index:
-                continue
             clock = Clock(self.clock.left / (1 if index == len(variants) - 1 else 1.5))
+            if self.strategies is not None and not variant.starts:
+                variant.starts.append(greedy.place(variant.whole, _QUICK[0]))
             parts = Components(variant.whole, variant.starts, clock, threads=self.threads, progress=self.progress)
-            steps = parts.plan(names)
-            for name in steps:
-                if parts.infeasible or (parts.peak <= max(self.goal, parts.bound) and self.strategies is None):
-                    break
-                begin = time.process_time()
-                parts.run(name, self.bound, self.limit, last=name == steps[-1])
+            for name in names:
+                if self.strategies is None and (self._done() or (name == "exact" and not parts.exact_is_able())):
+                    continue
+                begin, last = time.process_time(), name == names[-1] and len(names) > 1
+                parts.run(name, self.bound, self.limit, 1.0 if last else share)
                 self._offer(name, parts.offset[variant.groups.group], time.process_time() - begin)
+                variant.starts.append(parts.offset)
             variant.bound = max(variant.bound, parts.bound)
             variant.infeasible = parts.infeasible
             if self.complete:
@@ -192,7 +209,8 @@ class SingleMemory:
         if self.load.nbytes > self.limit:
             rows = bounds.irreducible(self.problem, self.load, self.limit)
         else:
-            rows = tuple(sorted({m for v in variants for row in v.infeasible for m in v.groups.members[row]}))
+            proved = [(v, v.infeasible or bounds.overfull_rows(v.whole, self.limit)) for v in variants]
+            rows = tuple(sorted({m for v, found in proved for row in found for m in v.groups.members[row]}))
         return tuple(self.problem.ids[b] for b in rows)
 
 

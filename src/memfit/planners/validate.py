@@ -1,7 +1,7 @@
 """Whether a Problem can be planned at all, and why a Placement is not valid. Shares no code with any planner.
 
 A Placement is judged by its rectangles alone: pieces of two buffers in one memory that are alive at one instant must
-have disjoint bytes, unless the two are the same storage, or an in-place pair at one offset. Up to 3,000 pieces every
+have disjoint bytes, unless the two are the same storage, or an in-place pair at one offset. Up to 300 pieces every
 pair is looked at (brute force, O(n^2) in rows of NumPy); above that a sweep over time keeps the live pieces sorted by
 offset, where a new piece can overlap its two neighbours only, O(n log n) with the exempt pieces compared one by one.
 Tests run both.
@@ -10,7 +10,7 @@ Tests run both.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from memfit.errors import CapacityError, ProblemError
 from memfit.planners.problem import Ints, Placement, Problem
 from memfit.units import format_bytes
 
-_BRUTE = 3_000  # pieces up to which every pair is compared
+_BRUTE = 300  # pieces up to which every pair is compared
 _LARGEST = 2**62  # bytes: what the sum of all sizes, alignments and pins stays below, so that no offset overflows
 
 
@@ -160,33 +160,38 @@ def _overlap_brute(rows: _Rows, memory: Ints, exempt: dict[int, set[int]]) -> tu
 
 def _overlap_sweep(rows: _Rows, memory: Ints, exempt: dict[int, set[int]]) -> tuple[int, int] | None:
     """Two buffers that overlap, by a sweep over time: see the module text."""
-    buffer, lower, upper, low, high = (column.tolist() for column in rows)
-    homes = memory.tolist()
-    alive: dict[int, list[tuple[int, int, int]]] = {m: [] for m in set(homes)}
+    count = len(rows[0])
+    order = np.lexsort((np.repeat([0, 1], count), np.concatenate([rows[2], rows[1]])))  # deaths before births
+    buffer, _, _, low, high = (column.tolist() for column in rows)
+    home = memory[rows[0]].tolist()
+    alive: dict[int, list[int]] = {m: [] for m in set(home)}  # first bytes of the live pieces that are not exempt
+    piece_at: dict[int, dict[int, int]] = {m: {} for m in alive}
     special: dict[int, set[int]] = {m: set() for m in alive}
-    events = [(time, 1, i) for i, time in enumerate(lower)] + [(time, 0, i) for i, time in enumerate(upper)]
-    for _, starts, i in sorted(events):
-        home, entry = homes[buffer[i]], (low[i], high[i], i)
-        row = alive[home]
-        if not starts:
+    for event in order.tolist():
+        i = event % count
+        row, piece, others = alive[home[i]], piece_at[home[i]], special[home[i]]
+        first, end = low[i], high[i]
+        if event < count:
             if buffer[i] in exempt:
-                special[home].discard(i)
+                others.discard(i)
             else:
-                del row[bisect_left(row, entry)]
+                del row[bisect_left(row, first)]
             continue
-        at = bisect_left(row, entry)
-        others = row[max(0, at - 1) : at + 1] + [(low[j], high[j], j) for j in special[home]]
-        if buffer[i] in exempt:
-            others = row[max(0, at - 1) : bisect_left(row, (high[i], 0, 0))] + others
+        at = bisect_left(row, first)
+        near = [piece[row[at - 1]]] if at and high[piece[row[at - 1]]] > first else []
+        while at < len(row) and row[at] < end:
+            near.append(piece[row[at]])
+            at += 1
+        near += [j for j in others if low[j] < end and first < high[j]]
         allowed = exempt.get(buffer[i], ())
-        for first, end, j in others:
-            other = buffer[j]
-            if first < high[i] and low[i] < end and other != buffer[i] and other not in allowed:
-                return buffer[i], other
+        for j in near:
+            if buffer[j] != buffer[i] and buffer[j] not in allowed:
+                return buffer[i], buffer[j]
         if buffer[i] in exempt:
-            special[home].add(i)
+            others.add(i)
         else:
-            insort(row, entry)
+            row.insert(at, first)
+            piece[first] = i
     return None
 
 
@@ -286,7 +291,10 @@ def _check_pairs(problem: Problem) -> None:
             if not (0 <= a < len(problem) and 0 <= b < len(problem)):
                 raise ProblemError("the problem", f"{kind} pair ({a}, {b}) names a buffer that there is not")
             if a == b:
-                raise ProblemError(name_of(problem, a), f"it is in a {kind} pair with itself")
+                raise ProblemError(
+                    name_of(problem, a),
+                    f"an {kind} pair names it twice" if kind == "in-place" else f"a {kind} pair names it twice",
+                )
     for group in _classes(problem.same):
         members = sorted(group)
         for column, what in ((problem.offset, "fixed offsets"), (problem.memory, "memories")):

@@ -18,7 +18,8 @@ from memfit.errors import MissingFrameworkError
 from memfit.planners.load import Load
 from memfit.report.plan_scene import Panel, Scene, scene_of
 from memfit.report.plan_summary import PlanReport
-from memfit.report.terminal_plan import plan_headline
+from memfit.report.terminal_plan import gap_word, plan_headline
+from memfit.report.words import keep_end
 from memfit.units import format_bytes
 
 WIDTH, PIXELS_PER_INCH = 11.0, 140
@@ -113,8 +114,11 @@ def _marks(panel: Panel, scene: Scene, report: PlanReport) -> list[tuple[int, st
         marks.append((panel.peak, _GOOD, "-", f"peak = lower bound {peak} (proved optimal)"))
     else:
         marks.append((panel.peak, _INK, "-", f"peak {peak}"))
-        if one:
+        if one and report.best.gap > 0.03:
             marks.append((report.bound, _GOOD, "--", f"lower bound {format_bytes(report.bound)}"))
+        elif one:
+            lower = f", {gap_word(report.best.gap)} above the lower bound"
+            marks[0] = (panel.peak, _INK, "-", f"peak {peak}{lower}")
     if panel.capacity is not None and panel.capacity < 1.5 * panel.peak:
         marks.append((panel.capacity, _BAD, ":", f"capacity {format_bytes(panel.capacity)}"))
     return marks
@@ -131,7 +135,7 @@ def _name_largest(axis: Any, panel: Panel, scene: Scene, report: PlanReport, top
         buffer = int(panel.buffer[i])
         name = (report.problem.labels[buffer] if report.problem.labels else "") or report.problem.ids[buffer]
         letters = int(width[i] * 130)
-        text = name if len(name) <= letters else name[: max(letters - 1, 1)] + "…"
+        text = keep_end(name, max(letters, 2))
         middle = (panel.left[i] + panel.right[i]) / 2, (panel.low[i] + panel.high[i]) / 2
         axis.text(*middle, _escaped(text), fontsize=7, ha="center", va="center", color="white", clip_on=True)
 

@@ -49,7 +49,8 @@ def plan_headline(report: PlanReport) -> str:
     if report.capacity is None:
         return text
     answer = {True: "yes", False: "NO", None: "not found"}[report.fits]
-    return f"{text}; fits {round_size(report.capacity)}: {answer}"
+    room = round_size(report.capacity) if len(report.problem.memories) == 1 else "the memories"
+    return f"{text}; fits {room}: {answer}"
 
 
 def optimality(report: PlanReport) -> str:
@@ -118,7 +119,7 @@ def _draw_strategies(console: Console, report: PlanReport) -> None:
     if any("/" in placement.strategy for placement in report.placements):
         say(
             console,
-            "  order/fit: greedy, e.g. size/best puts the largest first, each in the hole it fills best",
+            "  order/fit are greedy: size/best puts the largest first, where it fits best",
             style="dim",
         )
 

@@ -119,7 +119,7 @@
       const room = Math.floor((right - left - 8) / 6.6);
       if (room < 4) return;
       g.fillStyle = bright(data.keys[panel.key[i]][dark() ? 2 : 1]) ? "#1d2127" : "#fff"; g.textAlign = "left"; g.textBaseline = "middle";
-      g.fillText(label.length <= room ? label : label.slice(0, room - 1) + "…", left + 4, Math.max(y, f.y0) + Math.min(h, f.y1 - y) / 2);
+      g.fillText(label.length <= room ? label : "…" + label.slice(label.length - room + 1), left + 4, Math.max(y, f.y0) + Math.min(h, f.y1 - y) / 2);
     }
     function load(g, f) {
       const top = loadTop(), at = (b) => f.load1 - b / top * (LOAD - 6);
