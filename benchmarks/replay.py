@@ -172,9 +172,8 @@ def main() -> None:
     print(record.write("replay", result))
     for name, row in result["replay"].items():
         for conf, told in row["settings"].items():
-            print(
-                f"{name:9s} {conf:25s} compiled {told['compiled_events_per_second'] / 1e6:5.1f} M/s  twin {told['twin_events_per_second'] / 1e6:5.2f} M/s"
-            )
+            speeds = [told[f"{which}_events_per_second"] / 1e6 for which in ("compiled", "twin")]
+            print(f"{name:9s} {conf:25s} compiled {speeds[0]:5.1f} M/s  twin {speeds[1]:5.2f} M/s")
         if "stalloc" in row:
             print(f"{name:9s} {'STAlloc':25s} compiled {row['stalloc']['events_per_second'] / 1e6:5.1f} M/s")
     for name, row in result["advice"].items():

@@ -85,7 +85,7 @@ def test_the_fast_loop_is_the_twin_written_out(
     for plain in (True, False):
         twin = CachingTwin(columns.queues, CachingSettings(), Driver(capacity))
         outcome = run(twin, columns, plain=plain)
-        told.append((outcome.failed, outcome.size, outcome.address, twin.changes, twin.driver_frees))
+        told.append((outcome.failed, outcome.size.tolist(), outcome.address.tolist(), twin.changes, twin.driver_frees))
     assert told[0] == told[1]
 
 

@@ -120,14 +120,12 @@ def _compiled(columns: Columns, settings: CachingSettings, capacity: int | None,
 
 
 def _by_twin(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
-    begun = time.process_time()
     twin = CachingTwin(columns.queues, settings, Driver(capacity))
     outcome = run(twin, columns)
-    seconds = time.process_time() - begun
     changes = np.asarray(twin.changes, np.int64).reshape(-1, 2)
     return _Raw(
-        np.asarray(outcome.size, np.int64), np.asarray(outcome.address, np.int64), changes[:, 0], changes[:, 1],
-        twin.driver_allocations, twin.driver_frees, outcome.failed, seconds,
+        outcome.size, outcome.address, changes[:, 0], changes[:, 1],
+        twin.driver_allocations, twin.driver_frees, outcome.failed, outcome.seconds,
     )  # fmt: skip
 
 

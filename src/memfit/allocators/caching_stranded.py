@@ -10,7 +10,7 @@ from memfit.allocators.caching_columns import Columns
 from memfit.allocators.caching_driver import Driver
 from memfit.allocators.caching_loop import run
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import FREE, GONE, PENDING, UNMAPPED, USED, CachingTwin
+from memfit.allocators.caching_twin import UNMAPPED, CachingTwin
 from memfit.allocators.policy import Stranded
 from memfit.units import format_bytes
 
@@ -21,31 +21,32 @@ def stranded_at(columns: Columns, settings: CachingSettings, capacity: int | Non
     run(twin, columns, event + 1)
     wanted = int(columns.rounded[event])
     queue = int(columns.queue[event])
-    segments = [_segment(twin, slot, queue, wanted) for slot, before in enumerate(twin.before) if before < 0]
+    gone = {slot for unused in twin.unused for slot in unused}
+    heads = [slot for slot, before in enumerate(twin.before) if before < 0 and slot not in gone]
+    segments = [_segment(twin, slot, queue, wanted) for slot in heads]
     found = [each for each in segments if each is not None]
     return tuple(sorted(found, key=lambda each: (-each.free_bytes, each.segment)))
 
 
 def _segment(twin: CachingTwin, first: int, queue: int, wanted: int) -> Stranded | None:
-    if twin.state[first] == GONE:
-        return None
     total = free = largest = used = waiting = slots = 0
     at = first
     while at >= 0:
-        size, state = twin.size[at], twin.state[at]
-        if state != UNMAPPED:
+        size = twin.size[at]
+        if twin.key[at]:
             total += size
-        if state == FREE:
             free += size
             largest = max(largest, size)
             slots += 1
-        used += state == USED
-        waiting += state == PENDING
+        elif twin.state[at] != UNMAPPED:
+            total += size
+            waiting += at in twin.pending
+            used += at not in twin.pending
         at = twin.after[at]
     if not free:
         return None
     why = _why(twin, twin.queue_of[first], queue, wanted, largest, used, waiting, slots)
-    return Stranded(twin.address[first], total, free, largest, why)
+    return Stranded(twin.address(first), total, free, largest, why)
 
 
 def _why(

@@ -227,7 +227,7 @@ def _check(
             slot = twin.allocate(queue, size)
             slots.append(slot)
             checked += 1
-            got = driver.real(twin.address[slot]) if slot >= 0 else -1
+            got = driver.real(twin.address(slot)) if slot >= 0 else -1
             if got != address:
                 differing += 1
                 if first is None:
@@ -295,7 +295,7 @@ def _fill(twin: CachingTwin, driver: RecordedDriver, segment: InitialSegment, sl
     for address, size, _, state in segment.blocks:
         if state == INACTIVE:
             continue
-        ahead = address - driver.real(twin.address[slot])
+        ahead = address - driver.real(twin.address(slot))
         if ahead > 0:
             rest = twin.cut(slot, ahead)
             twin.insert(slot)
