@@ -35,6 +35,11 @@ class Driver:
         self._next += -(-nbytes // (2 * MIB)) * (2 * MIB)
         return address
 
+    @property
+    def refuses(self) -> bool:
+        """Whether everything is refused, even what needs no new page: no."""
+        return False
+
     def wants_garbage(self, target: int, reclaimed: int) -> bool:
         """Whether more than ``reclaimed`` bytes must be collected, of a ``target``."""
         return reclaimed < target
@@ -44,8 +49,8 @@ class Driver:
         """Whether a private pool's request may give cached segments back: not while a CUDA graph is captured."""
         return False
 
-    def takes_private(self, address: int) -> bool:
-        """Whether a free segment of a private pool goes back with the others: not while its graphs live."""
+    def takes_private(self, address: int, nbytes: int) -> bool:
+        """Whether a free block of a private pool goes back with the others: not while its graphs live."""
         return False
 
     def mapped(self, address: int, nbytes: int) -> None:

@@ -87,7 +87,7 @@ class CachingTwin:
             self.synchronised.append(block)
         for queue, (pool, _, _) in enumerate(self.queues):
             for slot in [key & SLOT_MASK for key in self.free_keys[queue]]:
-                if pool and not self.driver.takes_private(self.address(slot)):
+                if pool and not self.driver.takes_private(self.address(slot), self.size[slot]):
                     continue
                 if self.base[slot] >= 0:
                     self._unmap(slot)
@@ -153,7 +153,7 @@ class CachingTwin:
         return slot
 
     def _grow(self, queue: int, size: int, wanted: int) -> int:
-        if self.reserved + wanted > self.allowed:
+        if self.reserved + wanted > self.allowed or self.driver.refuses:
             return -1
         if self.expandable:
             return self._expand(queue, size)
