@@ -100,16 +100,16 @@ MIB = 1 << 20
 SETTINGS = {
     "fixed": ("", 1.5, {}),
     "variable": ("", 3.0, {}),
-    "variable-short-of-memory": ("", 1.12, {}),
+    "variable-short-of-memory": ("", 1.04, {}),
     "expandable": ("expandable_segments:True", 3.0, {}),
-    "expandable-short-of-memory": ("expandable_segments:True,large_segment_size_mb:12", 1.06, {}),
-    "max-split": ("max_split_size_mb:64,max_non_split_rounding_mb:32", 1.12, {}),
-    "streams": ("", 1.25, {"streams": 3}),
-    "streams-expandable": ("expandable_segments:True", 1.25, {"streams": 3}),
+    "expandable-short-of-memory": ("expandable_segments:True,large_segment_size_mb:12", 1.015, {}),
+    "max-split": ("max_split_size_mb:64,max_non_split_rounding_mb:32", 1.05, {}),
+    "streams": ("", 1.06, {"streams": 3}),
+    "streams-expandable": ("expandable_segments:True", 1.04, {"streams": 3}),
     "graph": ("", 3.0, {"graph": True}),
-    "garbage": ("garbage_collection_threshold:0.6,per_process_memory_fraction:0.9", 1.6, {}),
-    "garbage-max-split": ("garbage_collection_threshold:0.7,per_process_memory_fraction:0.95,max_split_size_mb:128", 1.3, {}),
-    "roundup": ("roundup_power2_divisions:[1:2,64:8,256:4,>:2]", 1.4, {}),
+    "garbage": ("garbage_collection_threshold:0.6,per_process_memory_fraction:0.9", 1.5, {}),
+    "garbage-max-split": ("garbage_collection_threshold:0.7,per_process_memory_fraction:0.95,max_split_size_mb:128", 1.2, {}),
+    "roundup": ("roundup_power2_divisions:[1:2,64:8,256:4,>:2]", 1.12, {}),
     "late": ("", 3.0, {"late": True}),
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ def commands_of(block: Any, nbytes: Any, *, streams: int = 1, graph: bool = Fals
             if streams > 1 and drawn.random() < 0.1:
                 lines.append(f"r {name} {drawn.randrange(streams)}")
             lines.append(f"f {name}")
-    return "\n".join([*lines, "e", ""])
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def main() -> None:
     )
     parser.add_argument("--cuda", type=Path, required=True, help="the CUDA toolkit, for its headers")
     parser.add_argument("--build", type=Path, default=None, help="where to compile (default: a temporary folder)")
-    parser.add_argument("--events", type=int, default=9000, help="of each trace")
+    parser.add_argument("--events", type=int, default=12000, help="of each trace")
     given = parser.parse_args()
     program = build(given.torch, given.cuda, given.build or Path(tempfile.mkdtemp()))
     DATA.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,9 @@ def main() -> None:
         os.environ.pop("MEMFIT_CAPTURE", None)
         with gzip.GzipFile(DATA / f"{name}.pickle.gz", "wb", mtime=0) as file:
             pickle.dump(found, file, protocol=4)
-        print(f"{name}: {len(found['device_traces'][0])} entries, {len(found['segments'])} segments")
+        trace = found["device_traces"][0]
+        back = sum(entry["action"] in ("segment_free", "segment_unmap") for entry in trace)
+        print(f"{name}: {len(trace)} entries, {len(found['segments'])} segments at the end, {back} given back before")
 
 
 if __name__ == "__main__":
