@@ -127,8 +127,14 @@ def test_each_private_pool_has_segments_of_its_own() -> None:
 
 
 def test_best_fit_then_lowest_address() -> None:
-    held = Program().get("a", 40 * MIB).get("b", 12 * MIB).get("c", 30 * MIB).get("d", 12 * MIB).free("a", "c", "b", "d")
-    assert addresses(held.get("e", 11 * MIB).get("f", 11 * MIB).get("g", 25 * MIB).run())[4:] == [40 * MIB, 82 * MIB, 52 * MIB]
+    held = (
+        Program().get("a", 40 * MIB).get("b", 12 * MIB).get("c", 30 * MIB).get("d", 12 * MIB).free("a", "c", "b", "d")
+    )
+    assert addresses(held.get("e", 11 * MIB).get("f", 11 * MIB).get("g", 25 * MIB).run())[4:] == [
+        40 * MIB,
+        82 * MIB,
+        52 * MIB,
+    ]
 
 
 def test_small_blocks_split_from_512_bytes_on() -> None:
@@ -224,7 +230,10 @@ def test_garbage_older_than_the_mean_goes_back_early() -> None:
 
 def test_no_garbage_is_collected_without_a_fraction_below_one() -> None:
     held = Program().get("a", 30 * MIB).free("a").get("b", 40 * MIB)
-    for conf in ("garbage_collection_threshold:0.1", "garbage_collection_threshold:0.1,per_process_memory_fraction:1.0"):
+    for conf in (
+        "garbage_collection_threshold:0.1",
+        "garbage_collection_threshold:0.1,per_process_memory_fraction:1.0",
+    ):
         assert held.run(conf, capacity=120 * MIB).driver_frees == 0
 
 
