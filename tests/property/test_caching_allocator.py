@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from memfit.allocators.caching import CachingPolicy, replay_caching
 from memfit.allocators.caching_columns import columns_of
+from memfit.allocators.caching_driver import Driver
 from memfit.allocators.caching_loop import run
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import FREE, GONE, UNMAPPED, CachingTwin, Driver
+from memfit.allocators.caching_twin import FREE, GONE, UNMAPPED, CachingTwin
 from memfit.ir.requests import Action, Requests, requests_of_events
 
 KIB, MIB = 1 << 10, 1 << 20

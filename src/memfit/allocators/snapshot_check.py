@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from memfit.allocators.caching_columns import SEGMENT_ROUNDING, columns_of
+from memfit.allocators.caching_driver import UNLIMITED, Driver
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import PENDING, UNLIMITED, USED, CachingTwin, Driver
-from memfit.allocators.snapshot_state import ACTIVE, INACTIVE, InitialSegment
+from memfit.allocators.caching_twin import PENDING, USED, CachingTwin
 from memfit.allocators.snapshot_reader import MAP, SEGMENT, Snapshot
+from memfit.allocators.snapshot_state import ACTIVE, INACTIVE, InitialSegment
 from memfit.ir.requests import Action
 
 _ELSEWHERE = 1 << 54
@@ -74,20 +75,25 @@ class RecordedDriver(Driver):
 
     @property
     def device_bytes(self) -> int:
+        """Bytes of the device, where the snapshot knows."""
         return self.total or UNLIMITED
 
     @property
     def limited(self) -> bool:
+        """Garbage may be collected."""
         return True
 
     def wants_garbage(self, target: int, reclaimed: int) -> bool:
+        """As long as segments are awaited."""
         return bool(self.awaited)
 
     @property
     def releases_for_private(self) -> bool:
+        """Where the snapshot gives something back."""
         return bool(self.awaited)
 
     def takes_private(self, address: int) -> bool:
+        """Where the snapshot gives it back."""
         return self.real(address) in self.awaited
 
     def begin(self, event: int) -> None:
@@ -96,9 +102,11 @@ class RecordedDriver(Driver):
         self.coming = list(self.brings.get(event, ()))
 
     def gives(self, reserved: int, nbytes: int) -> bool:
+        """Not while segments are awaited that go back first."""
         return not self.awaited
 
     def address(self, nbytes: int) -> int:
+        """Where the snapshot has the next new range; else somewhere no other is."""
         if self.coming:
             return self.placed(self.coming.pop(0), nbytes)
         self._lost += -(-nbytes // SEGMENT_ROUNDING) * SEGMENT_ROUNDING
@@ -127,11 +135,13 @@ class RecordedDriver(Driver):
         return number if inside else -1
 
     def mapped(self, address: int, nbytes: int) -> None:
+        """Ticks off a mapping of the snapshot."""
         really = self.real(address)
         if really in self.coming:
             self.coming.remove(really)
 
     def gave_back(self, address: int, nbytes: int) -> None:
+        """Ticks off what is awaited."""
         self.awaited.discard(self.real(address))
 
 

@@ -129,7 +129,7 @@ def _columns(
     """Columns of the entries that matter, the numbers of pools, and the numbers of streams (in order of their handles)."""
     numbers = {name: number for number, name in enumerate(KINDS)}
     listed = [numbers.get(entry["action"], _OTHER) for entry in trace]
-    address = [entry["addr"] if "addr" in entry else 0 for entry in trace]
+    address = [entry.get("addr", 0) for entry in trace]
     nbytes = [entry["size"] for entry in trace]
     handles = [entry.get("stream", 0) for entry in trace]
     streams = {handle: number for number, handle in enumerate(sorted({*handles, *(s["stream"] for s in segments)}))}
