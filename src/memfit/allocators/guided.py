@@ -83,8 +83,8 @@ def _only_places(sizes: list[int]) -> dict[tuple[int, ...], int]:
     """Where GRAM sizes in a row end that stand at one place of the iteration only; it goes on from its end to its start."""
     found: dict[tuple[int, ...], int] = {}
     twice = set()
-    around = sizes[-GRAM + 1 :] + sizes
-    for entry in range(len(around) - GRAM + 1):
+    around = (sizes * GRAM)[1 - GRAM :] + sizes
+    for entry in range(len(sizes)):
         gram = tuple(around[entry : entry + GRAM])
         if gram in found:
             twice.add(gram)
