@@ -288,6 +288,22 @@ def test_the_picture_is_a_png(events: Path, capfd: pytest.CaptureFixture[str]) -
     assert "page.html" not in [entry.name for entry in events.parent.iterdir()]
 
 
+SNAPSHOTS = Path(__file__).parent.parent / "data" / "snapshots"
+
+
+@pytest.mark.parametrize("name", ["fixed", "expandable"])
+def test_a_snapshot_is_checked_against_its_addresses(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, str(SNAPSHOTS / f"{name}.pickle.gz"), "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["mismatches"] == 0
+    assert data["addresses"]["checked"] > 1000
+    names = [row["name"] for row in data["policies"]]
+    assert ("torch-as-recorded" in names) == (name == "expandable")
+    code, out, _ = run(capfd, str(SNAPSHOTS / f"{name}.pickle.gz"), "--policies", "first-fit")
+    assert out.startswith(f"All {data['addresses']['checked']} recorded addresses are those of the replay.")
+
+
 def test_a_device_gives_the_capacity() -> None:
     report = memfit.replay(iterations(), device="a100", policies=["first-fit"])
     assert report.capacity is not None

@@ -117,7 +117,7 @@ def _file(path: Path, accelerator: bool, say: Say) -> Source:
             raise TraceError(name, f"it is no text ({error})") from error
         if events:
             return Source(read_event_table(path), name, "recorded")
-    if suffix in (".csv", ".json", ".gz"):
+    if suffix in (".csv", ".json") or name.lower().endswith(".json.gz"):
         found = problem_from(path, settings=None, alignment=None, constants=True, source=None, say=say)
         return Source(requests_of_problem(found.problem), name, "projected", found.notes)
     return _of_snapshot(path)
