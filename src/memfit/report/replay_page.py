@@ -91,7 +91,8 @@ def _bars(report: ReplayReport, rows: Sequence[PolicyRow]) -> str:
     height = 26 + BAR * len(rows)
     need = LEFT + report.peak_live * scale
     out = [
-        f'<div class="wide"><svg class="bars" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Reserved bytes of each policy at its peak">'
+        f'<div class="wide"><svg class="bars" viewBox="0 0 {WIDTH} {height}" role="img" '
+        'aria-label="Reserved bytes of each policy at its peak">'
     ]
     for number, row in enumerate(rows):
         y = 22 + BAR * number
