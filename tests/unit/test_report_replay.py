@@ -39,10 +39,10 @@ def row(key: str, reserved: int, smallest: int, calls: int, fits: bool) -> Polic
 
 
 def made_up_replay() -> ReplayReport:
-    static = StaticAgainstDynamic(
-        (Contender("dynamic: torch", 14 * GIB, 0.29, 41e-9), Contender("static plan of the whole trace", 10 * GIB, 0.0, 3e-9, 1.0,
-         10 * GIB)), 10 * GIB, True, 2706, 4, "Take the static plan where shapes are fixed: 10.0 GiB instead of 14.0 GiB.",
-    )  # fmt: skip
+    torch = Contender("dynamic: torch", 14 * GIB, 0.29, 41e-9)
+    plan = Contender("static plan of the whole trace", 10 * GIB, 0.0, 3e-9, 1.0, 10 * GIB)
+    words = "Take the static plan where shapes are fixed: 10.0 GiB instead of 14.0 GiB."
+    static = StaticAgainstDynamic((torch, plan), 10 * GIB, True, 2706, 4, words)
     return ReplayReport(
         "runs/[bold]step.pickle", "recorded", "cpu", 13755, 7174, 10 * GIB, 64 * MIB,
         (row("first-fit", 11 * GIB, 11 * GIB, 231, True), row("torch", 14 * GIB, 13 * GIB, 205, False)), 12 * GIB,
