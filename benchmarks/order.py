@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import random
 import statistics
 import sys
 import time
@@ -32,12 +31,19 @@ import irregular_networks
 import record
 
 from memfit.analyses.liveness import simulate
-from memfit.ir.graph import Graph, Op, Storage, why_invalid
+from memfit.ir.graph import Graph, why_invalid
 from memfit.passes.order import order_for_peak
+from memfit.testing.order_shapes import series_parallel, wired
 from memfit.testing.strategies import convolutional, transformer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
+
+
+ZOO = (
+    "gpt2", "bert", "t5", "resnet", "mobilenet", "unet", "vit", "convnext", "swin", "mamba", "mixtral", "whisper",
+    "albert", "bart", "autoencoder",
+)  # fmt: skip
 
 
 def row_of(name: str, graph: Graph, limit: float, **more: Any) -> dict[str, Any]:
@@ -174,9 +180,8 @@ def inductor(quick: bool) -> list[dict[str, Any]]:
 
 
 def zoo(quick: bool) -> list[dict[str, Any]]:
-    names = "gpt2 bert t5 resnet mobilenet unet vit convnext swin mamba mixtral whisper albert bart autoencoder".split()
     rows = []
-    for name in names[: 4 if quick else None]:
+    for name in ZOO[: 4 if quick else None]:
         for train in (True, False):
             try:
                 graph = _graph_of(_zoo_member(name)(train=train), optimizer=True)
@@ -203,52 +208,11 @@ def recorded(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def random_shape(seed: int, ops: int, reach: int) -> Graph:
-    """Each op reads up to three of the last ``reach`` results; sizes of two orders of magnitude."""
-    draw = random.Random(seed)
-    storages: list[Storage] = []
-    rows: list[Op] = []
-    for index in range(ops):
-        reads = draw.sample(range(len(storages))[-reach:], min(len(storages), reach, draw.choice([0, 1, 1, 2, 2, 3])))
-        storages.append(Storage(draw.choice([1, 2, 3, 5, 8, 13, 40, 100]), output=draw.random() < 0.05))
-        rows.append(Op("op", tuple(reads), (index,), workspace=draw.choice([0, 0, 0, 9])))
-    return Graph(tuple(rows), tuple(storages))
-
-
-def series_parallel(seed: int, ops: int, *, shared: bool) -> Graph:
-    """A random series-parallel graph; a fork makes one result that all branches read (``shared``), or one for each."""
-    draw = random.Random(seed)
-    storages: list[Storage] = []
-    rows: list[Op] = []
-
-    def run(reads: list[int], results: int = 1) -> list[int]:
-        first = len(storages)
-        storages.extend(Storage(draw.choice([1, 2, 3, 5, 8, 13, 21, 34, 100])) for _ in range(results))
-        rows.append(Op("op", tuple(reads), tuple(range(first, first + results))))
-        return list(range(first, first + results))
-
-    def build(size: int, entry: int) -> int:
-        if size <= 1:
-            return run([entry])[0]
-        if size < 4 or draw.random() < 0.45:
-            first = draw.randint(1, size - 1)
-            return build(size - first, build(first, entry))
-        branches = min(draw.choice([2, 2, 3, 4, 6]), size - 2)
-        entries = run([entry]) * branches if shared else run([entry], branches)
-        sizes = [1] * branches
-        for _ in range(size - 2 - branches):
-            sizes[draw.randrange(branches)] += 1
-        return run([build(n, place) for n, place in zip(sizes, entries, strict=True)])[0]
-
-    build(ops - 1, run([])[0])
-    return Graph(tuple(rows), tuple(storages))
-
-
 def shapes(quick: bool) -> list[dict[str, Any]]:
     def kinds() -> Iterator[tuple[str, Callable[[int], Graph]]]:
         for ops in (20, 40):
             for reach in (5, 10, ops):
-                yield f"random, {ops} ops, reach {reach}", lambda seed, o=ops, r=reach: random_shape(seed, o, r)
+                yield f"random, {ops} ops, reach {reach}", lambda seed, o=ops, r=reach: wired(seed, o, r)
         for ops in (40, 100, 300, 1000):
             for shared in (False, True):
                 yield (
@@ -277,7 +241,7 @@ def shapes(quick: bool) -> list[dict[str, Any]]:
 def large(quick: bool) -> list[dict[str, Any]]:
     count = 40 if quick else 360
     rows = [row_of("transformer", transformer(count), 60), row_of("convolutional", convolutional(count * 3 // 2), 60)]
-    rows.append(row_of("random, reach 12", random_shape(0, 28 * count, 12), 60))
+    rows.append(row_of("random, reach 12", wired(0, 28 * count, 12), 60))
     return rows
 
 
@@ -299,7 +263,7 @@ def main() -> None:
     result: dict[str, Any] = {name: TABLES[name](arguments.quick) for name in names}
     rows = [row for name in names for row in result[name] if "gain" in row]
     with_peer = [row for row in rows if "inductor_best" in row]
-    cells = [row for row in result.get("irregular", [])]
+    cells: list[dict[str, Any]] = result.get("irregular", [])
     result["summary"] = {
         "graphs": len(rows), "proved": sum(row["optimal"] for row in rows),
         "above_given": sum(row["peak"] > row["given"] for row in rows),

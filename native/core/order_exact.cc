@@ -119,16 +119,20 @@ class Search {
     return false;
   }
 
-  // The next target, where every walk of one side saw all there is and some group cannot be crossed: the first group to
-  // come back to its level, in any order within the target, could have done so alone.
+  // The next target, where no walk of a side has more to see: had an order within the target crossed all groups, the
+  // first of them to come back to its level could have done so alone, from that side. Where both sides saw all there is,
+  // the smaller next target is enough, and no step is taken for good at a higher one than it needs.
   bool raise() {
-    bool raised = false;
-    for (int side = 0; side < 2; ++side) {
-      if (!exhausted_[side] || !blocked_[side] || next_[side] <= target_) continue;
-      target_ = next_[side];
-      raised = true;
+    Bytes next = target_;
+    if (exhausted_[0] && exhausted_[1]) {
+      next = std::min(next_[0], next_[1]);
+    } else {
+      for (int side = 0; side < 2; ++side)
+        if (exhausted_[side] && blocked_[side]) next = std::max(next, next_[side]);
     }
-    return raised;
+    if (next <= target_) return false;
+    target_ = next;
+    return true;
   }
 
   Hill& walk(Group& group, size_t index, int side) {
