@@ -105,9 +105,16 @@ class Search {
           const bool whole = i + 1 == count;
           Hill& hill = walk(*group, i, side);
           const bool only = whole && groups_.size() == 1;
-          const Outcome outcome = hill.run(target_ - level_[side], limit, only, stop_);
-          if (outcome == Outcome::kLower || outcome == Outcome::kEnd) {
-            take(group, hill, side == 0, outcome == Outcome::kEnd || hill.free_moves_only());
+          bool whole_path = true, moved = false;
+          Outcome outcome = Outcome::kLower;
+          while (whole_path && outcome == Outcome::kLower) {
+            outcome = hill.run(target_ - level_[side], limit, only, stop_);
+            if (outcome != Outcome::kLower && outcome != Outcome::kEnd) break;
+            whole_path = take(hill, side == 0, outcome == Outcome::kEnd);
+            moved = true;
+          }
+          if (moved) {
+            settle(group, whole_path);
             return true;
           }
           if (!whole) continue;
@@ -147,21 +154,30 @@ class Search {
     return *hill;
   }
 
-  void take(std::list<Group>::iterator group, const Hill& hill, bool forward, bool all) {
+  // Takes the walk's path for good, or the part of it that leads to the least state; whether it was all.
+  bool take(Hill& hill, bool forward, bool end) {
     Words& marked = forward ? done_ : after_;
+    const bool all = end || hill.free_moves_only();
     const Order path = all ? hill.path() : to_least(g_, marked, forward, hill.path());
+    const bool whole = path.size() == hill.path().size();
     for (const int32_t v : path) {
       add(marked.data(), v);
       within_[v] = 0;
       (forward ? front_ : back_).push_back(v);
     }
     left_ -= path.size();
+    if (whole && !end) level_[forward ? 0 : 1] += hill.rebase();
+    return whole;
+  }
+
+  // What is left of a group is split again.
+  void settle(std::list<Group>::iterator group, bool levels_known) {
     Order rest;
     for (const int32_t v : group->ops)
       if (within_[v]) rest.push_back(v);
     groups_.erase(group);
     if (!rest.empty()) split(rest);
-    levels();
+    if (!levels_known) levels();
   }
 
   void levels() {

@@ -96,6 +96,18 @@ Outcome Hill::run(Bytes target, int64_t states, bool may_end, const Stop& stop) 
   }
 }
 
+Bytes Hill::rebase() {
+  const Bytes level = lower_.level;
+  walker_.restart(lower_);
+  seen_ = Seen(walker_.direction().g.words);
+  open_ = {};
+  waiting_ = {};
+  begun_ = false;
+  end_ = -1;
+  work_ = 0;
+  return level;
+}
+
 bool Hill::expand(int32_t at) {
   LiveState from;
   seen_.load(at, from);
@@ -124,6 +136,7 @@ bool Hill::keep(const LiveState& state, int32_t parent) {
   if (state.count > 0 && state.level <= walker_.start().level) {
     free_moves_only_ = parent < 0;
     path_ = seen_.path(index);
+    lower_ = state;
     return true;
   }
   if (state.count == walker_.total()) end_ = index;

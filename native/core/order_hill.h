@@ -50,6 +50,8 @@ class Hill {
 
   // `states`: at most so many expanded since the beginning.
   Outcome run(Bytes target, int64_t states, bool may_end, const Stop& stop);
+  // After `kLower`, with all of `path` taken for good: goes on from there, where the level is higher by what it returns.
+  Bytes rebase();
   const Order& path() const { return path_; }
   bool free_moves_only() const { return free_moves_only_; }  // then every state on the path may be taken for good
   bool reached_end() const { return end_ >= 0; }
@@ -70,6 +72,7 @@ class Hill {
   Seen seen_;
   bool begun_ = false, free_moves_only_ = false;
   int32_t end_ = -1;
+  LiveState lower_;
   int64_t work_ = 0;
   std::priority_queue<std::pair<std::pair<int32_t, Bytes>, int32_t>> open_;
   std::priority_queue<Waiting> waiting_;

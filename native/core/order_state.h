@@ -50,6 +50,13 @@ class Walker {
       if (!lazy(v) && reachable(start_, v)) start_.ready.push_back(v);
   }
 
+  // Begins anew at `state`, reached from the start; its level is the new zero.
+  void restart(const LiveState& state) {
+    start_.marked = state.marked;
+    start_.ready = state.ready;
+    total_ -= state.count;
+  }
+
   const LiveState& start() const { return start_; }
   int32_t total() const { return total_; }
   const Direction& direction() const { return walk_; }

@@ -52,19 +52,19 @@ def series_parallel(seed: int, ops: int, *, shared: bool = True, spiced: float =
     def run(reads: list[int], results: int = 1) -> list[int]:
         first = len(storages)
         storages.extend(Storage(draw.choice(_SIZES)) for _ in range(results))
-        fields = {"workspace": 0, "reuse": -1}
+        workspace, reuse = 0, -1
         if draw.random() < spiced:
             kind = draw.randrange(4)
             if kind == 0:
-                fields["workspace"] = draw.choice([3, 9, 50])
+                workspace = draw.choice([3, 9, 50])
             elif kind == 1 and reads:
-                fields["reuse"] = draw.choice(reads)
-                storages[first] = Storage(storages[fields["reuse"]].nbytes)
+                reuse = draw.choice(reads)
+                storages[first] = Storage(storages[reuse].nbytes)
             elif kind == 2 and first:
                 reads = list({*reads, draw.randrange(first)})
             else:
                 storages[first] = Storage(storages[first].nbytes, output=True)
-        rows.append(Op("op", tuple(reads), tuple(range(first, first + results)), **fields))
+        rows.append(Op("op", tuple(reads), tuple(range(first, first + results)), workspace=workspace, reuse=reuse))
         return list(range(first, first + results))
 
     def build(size: int, entry: int) -> int:
