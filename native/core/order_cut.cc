@@ -101,8 +101,8 @@ class StateCut {
     }
   }
 
-  // `op` runs next, or none; one op may be forced to have run, one to be left.
-  Cut least(int32_t op, int32_t forced_done, int32_t forced_left) const {
+  // `op` runs next; or any, where it is -1.
+  Cut least(int32_t op) const {
     std::vector<int32_t> node(g_.op_count, kSink);
     for (int32_t v = 0; v < g_.op_count; ++v)
       if (has(before_.data(), v)) node[v] = kSource;
@@ -111,8 +111,6 @@ class StateCut {
       for (const int32_t p : row(g_.needs, op)) spread(g_.needs, p, kSource, node);
       spread(g_.needed_by, op, kSink, node);
     }
-    if (forced_done >= 0) spread(g_.needs, forced_done, kSource, node);
-    if (forced_left >= 0) spread(g_.needed_by, forced_left, kSink, node);
     int32_t count = 2;
     for (const int32_t v : between_)
       if (node[v] == kFree) node[v] = count++;
@@ -181,21 +179,8 @@ class StateCut {
 
 }  // namespace
 
-Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op, bool but_first) {
-  const StateCut cuts(g, before, between);
-  if (op >= 0) return cuts.least(op, -1, -1);
-  std::vector<uint8_t> within(g.op_count, 0);
-  for (const int32_t v : between) within[v] = 1;
-  Cut best;
-  best.bytes = kForever;
-  for (const int32_t end : between) {  // some op at the end in question ran, or did not: the least over which one
-    bool inner = false;
-    for (const int32_t other : row(but_first ? g.needs : g.needed_by, end)) inner = inner || within[other];
-    if (inner) continue;
-    Cut cut = but_first ? cuts.least(-1, end, -1) : cuts.least(-1, -1, end);
-    if (cut.bytes < best.bytes) best = std::move(cut);
-  }
-  return best;
+Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op) {
+  return StateCut(g, before, between).least(op);
 }
 
 Bound order_bound(const OrderProblem& g, const Order& order, const Stop& stop) {
@@ -210,7 +195,7 @@ Bound order_bound(const OrderProblem& g, const Order& order, const Stop& stop) {
     if (cap <= bound.bytes) break;
     if (stop()) return bound;
     caps.pop();
-    const Cut cut = cuts.least(op, -1, -1);
+    const Cut cut = cuts.least(op);
     if (cut.bytes > bound.bytes) bound.bytes = cut.bytes, bound.op = op;
   }
   bound.complete = true;

@@ -12,10 +12,11 @@ namespace memfit {
 
 namespace {
 
-constexpr int64_t kFirst = 500;  // states of the first attempt at a walk; eightfold at each further one
+constexpr int64_t kFirst = 2000;  // states of the first attempt at a walk; eightfold at each further one
 
-// The part of a walk's path that leads to the least state on its way: only that one may be taken for good.
-Order to_least(const OrderProblem& g, const Words& marked, bool forward, const Order& path) {
+// The part of a walk's path that leads to the least state on its way: only that one may be taken for good. `level`: where
+// the walk began; its end is no higher, so where nothing is below `level` the end is a least state too.
+Order to_least(const OrderProblem& g, const Words& marked, bool forward, const Order& path, Bytes level) {
   Words before = marked;
   Order between = path;
   if (!forward) {
@@ -23,7 +24,8 @@ Order to_least(const OrderProblem& g, const Words& marked, bool forward, const O
     for (const int32_t v : path) before[v >> 6] &= ~(1ull << (v & 63));
     std::reverse(between.begin(), between.end());
   }
-  const Cut cut = least_state(g, before, between, -1, forward);
+  const Cut cut = least_state(g, before, between, -1);
+  if (cut.bytes >= level) return path;
   std::vector<uint8_t> taken(g.op_count, 0);
   for (size_t i = 0; i < between.size(); ++i) taken[between[i]] = cut.done[i] == forward;
   Order out;
@@ -158,7 +160,7 @@ class Search {
   bool take(Hill& hill, bool forward, bool end) {
     Words& marked = forward ? done_ : after_;
     const bool all = end || hill.free_moves_only();
-    const Order path = all ? hill.path() : to_least(g_, marked, forward, hill.path());
+    const Order path = all ? hill.path() : to_least(g_, marked, forward, hill.path(), level_[forward ? 0 : 1]);
     const bool whole = path.size() == hill.path().size();
     for (const int32_t v : path) {
       add(marked.data(), v);

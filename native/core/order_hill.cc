@@ -81,13 +81,14 @@ Outcome Hill::run(Bytes target, int64_t states, bool may_end, const Stop& stop) 
     }
     const bool wakes = open_.empty() && !waiting_.empty() && waiting_.top().during <= target_;
     if (open_.empty() && !wakes) return Outcome::kNone;
-    if (work_ >= states || seen_.bytes() > kMemory || ((work_ & 63) == 0 && stop())) return Outcome::kCut;
-    ++work_;
+    if (work_ >= states || seen_.bytes() > kMemory || ((++polled_ & 15) == 0 && stop())) return Outcome::kCut;
     if (wakes) {
+      ++work_;
       const Waiting next = waiting_.top();
       waiting_.pop();
       seen_.load(next.state, state);
-      found = child(state, next.state, next.op);
+      walker_.settle(state, target_);
+      found = has(state.marked.data(), next.op) ? keep(state, next.state) : child(state, next.state, next.op);
     } else {
       const int32_t at = open_.top().second;
       open_.pop();
@@ -111,6 +112,7 @@ Bytes Hill::rebase() {
 bool Hill::expand(int32_t at) {
   LiveState from;
   seen_.load(at, from);
+  work_ += 1 + static_cast<int64_t>(from.ready.size());
   for (const int32_t op : from.ready) {
     const Bytes during = walker_.cost(from, op).during;
     if (during > target_) {
@@ -125,7 +127,7 @@ bool Hill::expand(int32_t at) {
 
 bool Hill::child(LiveState& state, int32_t parent, int32_t op) {
   walker_.run(state, op, walker_.cost(state, op));
-  walker_.settle(state, target_);
+  walker_.settle_after(state, op, target_);
   return keep(state, parent);
 }
 

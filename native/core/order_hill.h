@@ -48,7 +48,7 @@ class Hill {
  public:
   explicit Hill(Walker walker) : walker_(std::move(walker)), seen_(walker_.direction().g.words) {}
 
-  // `states`: at most so many expanded since the beginning.
+  // `states`: about so many made at most since the beginning.
   Outcome run(Bytes target, int64_t states, bool may_end, const Stop& stop);
   // After `kLower`, with all of `path` taken for good: goes on from there, where the level is higher by what it returns.
   Bytes rebase();
@@ -73,7 +73,7 @@ class Hill {
   bool begun_ = false, free_moves_only_ = false;
   int32_t end_ = -1;
   LiveState lower_;
-  int64_t work_ = 0;
+  int64_t work_ = 0, polled_ = 0;
   std::priority_queue<std::pair<std::pair<int32_t, Bytes>, int32_t>> open_;
   std::priority_queue<Waiting> waiting_;
   Order path_;

@@ -103,6 +103,24 @@ class Walker {
     }
   }
 
+  // The same after one `op` ran in a settled state: only what became ready, or reads what it read, can have become free.
+  void settle_after(LiveState& state, int32_t op, Bytes target) const {
+    Order ran{op};
+    for (size_t at = 0; at < ran.size(); ++at) {
+      const auto consider = [&](int32_t v) {
+        if (members_.owner[v] != id_ || has(state.marked.data(), v) || lazy(v) || !reachable(state, v)) return;
+        const Step step = cost(state, v);
+        if (step.during > target || step.after > state.level) return;
+        run(state, v, step);
+        ran.push_back(v);
+      };
+      const int32_t last = ran[at];
+      for (const int32_t v : row(walk_.next(), last)) consider(v);
+      for (const int32_t s : row(walk_.g.reads, last))
+        for (const int32_t v : row(walk_.g.readers, s)) consider(v);
+    }
+  }
+
  private:
   bool reachable(const LiveState& state, int32_t op) const {
     if (members_.owner[op] != id_) return false;

@@ -38,8 +38,8 @@ from memfit.passes.reorder import optimizer_early, requirements
 
 Progress = Callable[[str, float], None]
 _WIDTHS = (1, 8, 64, 512)  # of beams
-_STATES = (2_000, 50_000, 1_000_000)  # of exact searches between forced states, per attempt
-_WINDOW, _WINDOW_STATES = 96, 5_000  # ops and states of windows
+_STATES = (10_000, 200_000, 5_000_000)  # of exact searches between forced states, per attempt
+_WINDOW, _WINDOW_STATES = 96, 20_000  # ops and states of windows
 
 
 @dataclass(frozen=True)

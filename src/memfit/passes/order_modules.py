@@ -27,7 +27,7 @@ import numpy as np
 from memfit import _core
 from memfit.ir.graph import Graph
 
-_STATES = 20_000  # of one exact search
+_STATES = 200_000  # of one exact search
 _MOST_OPS = 20_000  # reachability takes ops^2 / 8 bytes
 
 
