@@ -16,9 +16,11 @@ Strategy, each step given what the ones before it found (native/core/order_*):
 5. what is left: wider beams, windows around the worst step searched exactly, until time is over.
 
 Sources: dynamic programming over states, Ahn et al. 2020 (SERENITY); that a valley may be taken for good, Liu 1987 for
-trees and Kayaaslan et al. 2018 for series-parallel graphs: here it follows from the level being submodular, for any
-graph, and from both ends. Not optimal: graphs with one wide hill of hundreds of independent long branches.
-Cost: milliseconds for hundreds of ops, seconds for thousands; the exact part is exponential in the width of a hill.
+trees and Kayaaslan et al. 2018 for series-parallel graphs: here it follows from the level being submodular over states,
+for any graph, and from both ends. Optimal with proof: series-parallel graphs of any size, graphs of some forty ops of any
+shape, and others wherever the answer meets the bound. Not optimal: a wide hill whose parts share results across it.
+Cost: milliseconds for hundreds of ops, seconds for ten thousand; the exact part is exponential in the width of a hill and
+capped. Figures: benchmarks/results/order.json.
 """
 
 from __future__ import annotations
