@@ -39,7 +39,6 @@ __all__ = [
     "TraceError",
     "UndecidedError",
     "VerifyError",
-    "target_named",
 ]  # fmt: skip
 
 

@@ -92,6 +92,7 @@ def test_what_always_holds(policy: Policy, requests: Requests) -> None:
         peaks = [int(column.max()) for column in (series.live, series.allocated, series.reserved)]
         assert peaks == [found.peak_live, found.peak_allocated, found.peak_reserved]
     alive: dict[int, tuple[int, int]] = {}
+    asked: set[int] = set()  # given back, still in use by a stream: emptying the cache may wait for them
     rows = zip(requests.action.tolist(), requests.block.tolist(), requests.nbytes.tolist(), strict=True)
     for (action, block, nbytes), address in zip(rows, series.address.tolist(), strict=True):
         if action == Action.ALLOCATE:
@@ -101,8 +102,14 @@ def test_what_always_holds(policy: Policy, requests: Requests) -> None:
             alive[block] = (address, address + nbytes)
         else:
             assert address == -1
-            if action == Action.FREE:
-                del alive[block]
+            if action == Action.FREE_REQUESTED:
+                asked.add(block)
+            elif action == Action.FREE:
+                alive.pop(block, None) if block in asked else alive.pop(block)
+                asked.discard(block)
+            elif action == Action.EMPTY_CACHE:
+                for waited in asked:
+                    alive.pop(waited, None)
 
 
 @each_policy
