@@ -1,6 +1,6 @@
 """The exact search against MiniMalloc: one capacity, least peak with proof, and made-up instances of the same kind.
 
-    MEMFIT_MINIMALLOC=path/to/minimalloc python benchmarks/placement_exact.py FOLDER [--quick]
+    MEMFIT_MINIMALLOC=path/to/minimalloc MEMFIT_INSTANCES=FOLDER python benchmarks/placement_exact.py [--quick]
 
 FOLDER holds instances named NAME.CAPACITY.csv in MiniMalloc's column format (its benchmarks/challenging). Without the
 binary its columns stay empty, which is said. Writes benchmarks/results/placement-exact.json. Tables:
@@ -158,13 +158,15 @@ def made_up_table(files: list[Path], seconds: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--quick", action="store_true", help="one other seed, nothing made up")
     options = parser.parse_args()
     if not os.environ.get("MEMFIT_MINIMALLOC"):
         print("MiniMalloc not found: MEMFIT_MINIMALLOC names no binary; its columns stay empty")
-    files = sorted(options.folder.glob("*.csv"))
+    folder = os.environ.get("MEMFIT_INSTANCES", "")
+    if not folder:
+        parser.error("MEMFIT_INSTANCES names no folder of instances")
+    files = sorted(Path(folder).glob("*.csv"))
     capacity = capacity_table(files, options.quick)
     here = sum(row["cpu_seconds"] for row in capacity)
     there = [row["minimalloc_cpu_seconds"] for row in capacity if row["minimalloc_cpu_seconds"] is not None]

@@ -22,8 +22,8 @@ _FULLEST = 8
 def alive_between(instance: Instance, first: int, last: int) -> list[int]:
     """Buffers with a piece alive in some instant of [first, last]."""
     owner = np.repeat(np.arange(len(instance)), np.diff(instance.start))
-    found: list[int] = np.unique(owner[(instance.piece_lower <= last) & (instance.piece_upper > first)]).tolist()
-    return found
+    rows = (instance.piece_lower <= last) & (instance.piece_upper > first)
+    return [int(i) for i in np.unique(owner[rows])]
 
 
 def raise_bound(instance: Instance, bound: int, *, unit: int = 1, time_limit: float = 1.0) -> int:
