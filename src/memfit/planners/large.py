@@ -148,20 +148,23 @@ class _LargeSearch:
         effort = FIRST_ROUND + 100 * len(instance)
         few = 64 + len(instance) // 4096
         filled: list[tuple[int, int, Ints]] = []
+        pool: list[Ints] = []
         for number, start in enumerate(starts.values()):
             if self.over():
                 return self.best
             peak, out = self.fill(start)
             if out is not None and np.count_nonzero(out < 0) <= few:
                 self.descend(out, effort)
+                pool.append(out)
             elif out is not None:
                 filled = sorted([*filled, (peak, number, out)], key=lambda one: one[:2])[:2]
         for _, _, out in filled:
             self.descend(out, effort)
         turn, share, work = 1, 0.5, effort
-        while not self.over():
+        while not self.over():  # by turns from the best and from what each start placed below the target
             ceiling = self.target + int(share * (self.peak - self.target))
-            if self.eject(self.best, min(ceiling, self.peak - 1), work, turn):
+            begin = [self.best, *pool][turn % (1 + len(pool))]
+            if self.eject(begin, min(ceiling, self.peak - 1), work, turn):
                 share *= 0.7
             else:
                 share = 1 - (1 - share) * 0.7
@@ -196,12 +199,14 @@ class _LargeSearch:
         search = _core.EjectionSearch(self.problem, offset, ceiling, turn % 3, self.seed * 1000 + turn)
         begun = fewest = search.out
         while search.work < work and not self.over():
+            before = search.work
             done = search.run(min(SLICE, work))
             if done or search.out < fewest:
                 fewest = search.out
                 self.offer(search.whole())
             if done:
                 return True
-            if search.out > 256 + 4 * begun:
+            stuck = search.work == before
+            if stuck or search.out > 4 * begun + 256 + len(self.instance) // 8:
                 return False
         return False

@@ -94,8 +94,10 @@ def _draw_panel(axis: Any, panel: Panel, scene: Scene, report: PlanReport) -> No
     for bytes_at, ink, style, word in _marks(panel, scene, report):
         axis.axhline(bytes_at, color=ink, linewidth=1.6, linestyle=style)
         box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
+        left = ink == _BAD  # the capacity is named at the other end: it often is the peak
         axis.text(
-            0.995, bytes_at, word, color=ink, fontsize=8.5, ha="right", va="bottom", bbox=box,
+            0.005 if left else 0.995, bytes_at, word, color=ink, fontsize=8.5, ha="left" if left else "right", va="bottom",
+            bbox=box,
             transform=axis.get_yaxis_transform(),
         )  # fmt: skip
     _name_largest(axis, panel, scene, report, top)

@@ -147,11 +147,12 @@
         const y = toY(f, b);
         g.strokeStyle = g.fillStyle = variable(ink); g.lineWidth = 2; g.setLineDash(dash);
         g.beginPath(); g.moveTo(f.x0, y); g.lineTo(f.x1, y); g.stroke(); g.setLineDash([]);
-        g.textAlign = "right"; g.textBaseline = "bottom";
-        const line = Math.max(y - 3, taken + 15);
-        const size = g.measureText(word).width; taken = line;
-        g.fillStyle = variable("--panel"); g.globalAlpha = 0.85; g.fillRect(right - size - 4, line - 14, size + 8, 15); g.globalAlpha = 1;
-        g.fillStyle = variable(ink); g.fillText(word, right, line);
+        g.textAlign = "left"; g.textBaseline = "bottom";
+        const limit = ink === "--bad", line = limit ? y - 3 : Math.max(y - 3, taken + 15), size = g.measureText(word).width;
+        const at = limit ? f.x0 + 6 : right - size; // the capacity is named at the other end: it often is the peak
+        if (!limit) taken = line;
+        g.fillStyle = variable("--panel"); g.globalAlpha = 0.85; g.fillRect(at - 4, line - 14, size + 8, 15); g.globalAlpha = 1;
+        g.fillStyle = variable(ink); g.fillText(word, at, line);
       }
     }
 
