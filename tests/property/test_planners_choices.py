@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfit.planners import bounds, reduce
+from memfit.planners import bounds, reduce, single_memory
 from memfit.planners.assignment import Assignment
 from memfit.planners.in_place import choices
 from memfit.planners.portfolio import plan_problem
@@ -105,3 +106,26 @@ def test_an_irreducible_load_needs_every_buffer(problem: Problem, below: int) ->
         for left_out in rows:
             rest = reduce.restrict(problem, np.array([r for r in rows if r != left_out], dtype=np.int64))
             assert bounds.load(rest).nbytes <= capacity
+
+
+@settings(max_examples=40, deadline=None)
+@given(problem=problems(most=5, largest=10, features=("pins", "same")), step=st.sampled_from([2, 4]))
+def test_sizes_rounded_up_to_the_alignment_lose_no_byte_of_the_optimum(problem: Problem, step: int) -> None:
+    pins = np.where(problem.offset >= 0, problem.offset * step, -1)
+    aligned = replace(problem, alignment=np.full(len(problem), step, dtype=np.int64), offset=pins)
+    if is_sound(aligned):
+        result = plan_problem(aligned, time_limit=5.0)
+        assert result.best.peak == smallest_peak(aligned)
+        for part in reduce.split(reduce.whole_instance(aligned, reduce.groups_of(aligned))):
+            assert part.rounded is None or part.rounded.step % step == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(problem=problems(most=6))
+def test_the_way_of_large_problems_is_valid_on_small_ones(problem: Problem) -> None:
+    with mock.patch.object(single_memory, "_LARGE", 0):
+        result = plan_problem(problem, time_limit=0.3)
+    assert why_invalid(problem, result.best) == ""
+    best = smallest_peak(problem)
+    assert best is not None
+    assert result.bound <= best <= result.best.peak

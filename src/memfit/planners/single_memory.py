@@ -23,7 +23,7 @@ from memfit.planners.validate import why_invalid
 
 STRATEGIES = (*greedy.STRATEGIES, "search", "exact")
 _QUICK = ("size/best", "breadth/first", "size/first", "lifetime/best", "conflicts/best")
-_GREEDY_SHARE = 0.25  # of the time limit, after which no further greedy order is begun unless it was asked for
+_GREEDY_SECONDS = 5e-5  # CPU seconds a buffer that a greedy order of a large Problem may take
 _LARGE = 3_000  # rows above which the local search comes first, and the greedy orders get what time it leaves
 _EXACT_SHARE = 0.8  # of the time for the searches, for the exact one where both can run
 _LOCAL_SHARE = 0.85  # of the time for the local search of a large Problem
@@ -91,12 +91,10 @@ class SingleMemory:
             return self._result([])
         variants = self._variants()
         names = list(self.strategies or STRATEGIES)
-        orders, searches = (
-            [n for n in names if n in greedy.STRATEGIES],
-            [n for n in names if n not in greedy.STRATEGIES],
-        )
+        orders = [n for n in names if n in greedy.STRATEGIES]
+        searches = [n for n in names if n not in greedy.STRATEGIES]
         if self.limit is not None and self.bound > self.limit:
-            self._greedy(variants[:1], orders or names[:1])
+            self._greedy(variants[:1], _QUICK if self.strategies is None else orders or names[:1])
         elif self.strategies is None and self.large:
             self._search(variants, ["search"], _LOCAL_SHARE)
             self._greedy(variants[:1], [*_QUICK])
@@ -139,8 +137,9 @@ class SingleMemory:
 
     def _greedy(self, variants: list[_Variant], names: Sequence[str]) -> None:
         """The greedy orders; each keeps the best over the variants."""
+        longest = len(self.problem) * _GREEDY_SECONDS
         for index, name in enumerate(names):
-            late = self.clock.spent > (1.0 if self.large else _GREEDY_SHARE) * self.clock.limit
+            late = self.large and self.clock.left <= longest
             if self.strategies is None and self.found and (late or self._done()):
                 return
             if self.progress is not None:
@@ -155,6 +154,7 @@ class SingleMemory:
                     best = (peak, offset[variant.groups.group])
             if best is not None:
                 self._offer(name, best[1], time.process_time() - begin)
+            longest = max(longest, time.process_time() - begin)
 
     def _search(self, variants: list[_Variant], names: Sequence[str], share: float) -> None:
         """The searches, variant by variant; ``share`` of the time left for the first of ``names`` where there are two."""
