@@ -51,11 +51,19 @@ void bind_placement(nb::module_& m) {
       .def("run",
            [](memfit::PlacementPortfolio& self, int64_t nodes) { return static_cast<int>(self.run(nodes)); },
            nb::call_guard<nb::gil_scoped_release>(), "0 found, 1 nothing fits (proved), 2 paused after so many nodes.")
+      .def("aim",
+           [](memfit::PlacementPortfolio& self, const Prepared& prepared, int64_t limit) {
+             self.aim(limit / prepared.shape.divisor);
+           },
+           "Begins anew under another limit in bytes; lanes that learn keep what they learned.")
       .def("offsets",
            [](const memfit::PlacementPortfolio& self, const Prepared& prepared) {
              return own(in_bytes(prepared, self.offsets()));
            },
            "Offsets in bytes of all buffers, after run() returned 0.")
+      .def_prop_ro("limit",
+                   [](const memfit::PlacementPortfolio& self) { return self.limit() * self.unit(); },
+                   "The limit in bytes, rounded down to whole units.")
       .def_prop_ro("nodes", &memfit::PlacementPortfolio::nodes, "Nodes opened so far.")
       .def_prop_ro("winner", &memfit::PlacementPortfolio::winner, "The lane that found or proved, or -1.");
 }

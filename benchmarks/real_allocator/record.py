@@ -8,13 +8,22 @@ in for the CUDA runtime, ``program.cc`` drives ``libc10_cuda`` by commands; the 
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import json
 import os
+import pickle
+import random
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).parent
+TRACES = HERE.parent / "instances" / "replay"
+DATA = HERE.parent.parent / "tests" / "data" / "snapshots"
 
 
 def build(torch: Path, cuda: Path, folder: Path) -> Path:
@@ -85,3 +94,81 @@ def as_torch_says_it(found: dict[str, Any], device_bytes: int) -> dict[str, Any]
         "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": found["settings"]},
         "memfit": {"device_bytes": [device_bytes]},
     }  # fmt: skip
+
+
+MIB = 1 << 20
+SETTINGS = {
+    "fixed": ("", 1.5, {}),
+    "variable": ("", 3.0, {}),
+    "variable-short-of-memory": ("", 1.04, {}),
+    "expandable": ("expandable_segments:True", 3.0, {}),
+    "expandable-short-of-memory": ("expandable_segments:True,large_segment_size_mb:12", 1.015, {}),
+    "max-split": ("max_split_size_mb:64,max_non_split_rounding_mb:32", 1.05, {}),
+    "streams": ("", 1.06, {"streams": 3}),
+    "streams-expandable": ("expandable_segments:True", 1.04, {"streams": 3}),
+    "graph": ("", 3.0, {"graph": True}),
+    "garbage": ("garbage_collection_threshold:0.6,per_process_memory_fraction:0.9", 1.5, {}),
+    "garbage-max-split": ("garbage_collection_threshold:0.7,per_process_memory_fraction:0.95,max_split_size_mb:128", 1.2, {}),
+    "roundup": ("roundup_power2_divisions:[1:2,64:8,256:4,>:2]", 1.12, {}),
+    "late": ("", 3.0, {"late": True}),
+}  # fmt: skip
+
+
+def commands_of(block: Any, nbytes: Any, *, streams: int = 1, graph: bool = False, late: bool = False) -> str:
+    """A recorded trace as commands. ``streams``: some blocks are made on, or used by, others; ``graph``: one step's worth
+
+    of events goes to a private pool under capture; ``late``: recording starts in the middle.
+    """
+    drawn = random.Random(1)
+    lines = [] if late else ["h 10000000"]
+    live: set[int] = set()
+    events = len(block)
+    for number, (name, size) in enumerate(zip(block.tolist(), nbytes.tolist(), strict=True)):
+        if late and number == events // 2:
+            lines.append("h 10000000")
+        if graph and number in (events // 3, 2 * events // 3):
+            lines.append("b 1" if number == events // 3 else "n 1")
+        if size > 0:
+            live.add(name)
+            lines.append(f"a {name} {size * 64} {drawn.randrange(streams) if drawn.random() < 0.2 else 0}")
+        elif name in live:
+            live.remove(name)
+            if streams > 1 and drawn.random() < 0.1:
+                lines.append(f"r {name} {drawn.randrange(streams)}")
+            lines.append(f"f {name}")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Record every run of ``SETTINGS`` into the tests' data."""
+    parser = argparse.ArgumentParser(description="Snapshots of torch's released allocator without a GPU.")
+    parser.add_argument(
+        "--torch", type=Path, required=True, help="where torch/lib and torch/include of a CUDA wheel lie"
+    )
+    parser.add_argument("--cuda", type=Path, required=True, help="the CUDA toolkit, for its headers")
+    parser.add_argument("--build", type=Path, default=None, help="where to compile (default: a temporary folder)")
+    parser.add_argument("--events", type=int, default=12000, help="of each trace")
+    given = parser.parse_args()
+    program = build(given.torch, given.cuda, given.build or Path(tempfile.mkdtemp()))
+    DATA.mkdir(parents=True, exist_ok=True)
+    for name, (settings, room, how) in SETTINGS.items():
+        held = np.load(TRACES / f"{'fixed' if name == 'fixed' else 'variable'}.npz")
+        block, nbytes = held["block"][: given.events], held["nbytes"][: given.events].astype(np.int64)
+        sizes = {b: n for b, n in zip(block.tolist(), nbytes.tolist(), strict=True) if n > 0}
+        delta = [n if n > 0 else -sizes.get(b, 0) for b, n in zip(block.tolist(), nbytes.tolist(), strict=True)]
+        device = int(np.cumsum(delta).max() * 64 * room) // (2 * MIB) * (2 * MIB)
+        if how.get("graph"):
+            os.environ["MEMFIT_CAPTURE"] = "1"
+        found = snapshot(
+            program, commands_of(block, nbytes, **how), settings, device, "scattered" if "-" in name else "rising"
+        )
+        os.environ.pop("MEMFIT_CAPTURE", None)
+        with gzip.GzipFile(DATA / f"{name}.pickle.gz", "wb", mtime=0) as file:
+            pickle.dump(found, file, protocol=4)
+        trace = found["device_traces"][0]
+        back = sum(entry["action"] in ("segment_free", "segment_unmap") for entry in trace)
+        print(f"{name}: {len(trace)} entries, {len(found['segments'])} segments at the end, {back} given back before")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,5 @@
 #include "caching_allocator.h"
 
-#include <stdexcept>
-
 namespace memfit {
 
 namespace {
@@ -12,7 +10,6 @@ constexpr int64_t kSmallSegment = 2 << 20;
 constexpr int64_t kLargeRequest = 10 << 20;
 constexpr int64_t kSegmentRounding = 2 << 20;
 constexpr int64_t kUnlimited = int64_t{1} << 44;
-constexpr int64_t kLargestBlock = (int64_t{INT32_MAX} - 1) << kUnitShift;
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -22,6 +19,7 @@ CachingAllocator::CachingAllocator(const std::vector<CachingQueue>& queues, cons
     : queues_(queues), rules_(rules), capacity_(capacity) {
   allowed_ = static_cast<int64_t>(rules.memory_fraction * static_cast<double>(device_bytes()));
   collects_ = rules.garbage_threshold > 0 && capacity >= 0;
+  free_.reserve(queues_.size());
   for (const auto& queue : queues_) {
     free_.emplace_back(&blocks_);
     least_rest_.push_back(queue.small || rules.expandable ? kMinimumBlock : kSmallRequest + 1);
@@ -80,8 +78,8 @@ void CachingAllocator::empty_cache() {
 
 FreeBlocks::Place CachingAllocator::find(int32_t queue, int64_t size) const {
   const FreeBlocks& free = free_[queue];
-  const FreeBlocks::Place nothing{INT32_MAX, 0};
-  auto place = free.lower_bound(static_cast<int32_t>(size >> kUnitShift));
+  const FreeBlocks::Place nothing{FreeBlocks::kEnd, 0};
+  auto place = free.lower_bound(size);
   if (free.at_end(place)) return nothing;
   if (rules_.expandable) {
     int64_t grown = could_grow_to(free.slot(place));
@@ -168,13 +166,13 @@ void CachingAllocator::collect_garbage() {
 bool CachingAllocator::release_oversize(int32_t queue, int64_t size) {
   FreeBlocks& free = free_[queue];
   const int64_t least = std::max(size, rules_.max_split);
-  const auto found = free.lower_bound(static_cast<int32_t>(std::min(least, kLargestBlock) >> kUnitShift));
+  const auto found = free.lower_bound(least);
   if (!free.at_end(found)) {
     give_back(free.slot(found));
     return true;
   }
   int64_t released = 0;
-  while (released < least && !free.empty()) {
+  while (released < least && !free.at_end(free.last())) {
     const int32_t slot = free.slot(free.last());
     if (blocks_[slot].size < rules_.max_split) break;
     released += blocks_[slot].size;
@@ -221,7 +219,6 @@ int32_t CachingAllocator::place(int64_t address, int64_t size, int32_t queue, in
     blocks_[slot] = {address, size, -1, -1, queue, kFree};
     if (rules_.expandable) base_[slot] = base;
   }
-  if (size > kLargestBlock && !rules_.expandable) throw std::invalid_argument("a block above 1 TiB");
   return slot;
 }
 
@@ -239,7 +236,6 @@ int32_t CachingAllocator::cut(int32_t slot, int64_t size) {
 void CachingAllocator::insert(int32_t slot) {
   CachedBlock& block = blocks_[slot];
   block.state = kFree;
-  if (block.size > kLargestBlock) throw std::invalid_argument("a block above 1 TiB");
   if (collects_) inserted_[slot] = searches_;
   free_[block.queue].insert(slot);
 }

@@ -45,7 +45,7 @@ class CachingAllocator {
   // The same for rules under which a block found is a block taken.
   int32_t allocate_plain(int32_t queue, int64_t size) {
     FreeBlocks& free = free_[queue];
-    const auto place = free.lower_bound(static_cast<int32_t>(size >> kUnitShift));
+    const auto place = free.lower_bound(size);
     int32_t slot;
     if (!free.at_end(place)) {
       slot = free.slot(place);

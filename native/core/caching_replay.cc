@@ -69,8 +69,9 @@ CachingOutcome replay_caching(const CachingTrace& trace, const std::vector<Cachi
 SmallestCapacity smallest_capacity(const CachingTrace& trace, const std::vector<CachingQueue>& queues, const CachingRules& rules,
                                    int64_t least, int64_t step, int64_t effort, const Stopped& stopped) {
   SmallestCapacity found;
-  // Garbage is collected, and an expandable segment is as large, as the capacity says; elsewhere a replay that is refused
-  // nothing else, or needs nothing more, under another capacity goes the same way there.
+  // When garbage is collected depends on the capacity. Elsewhere a replay that is refused nothing else, or needs nothing
+  // more, under another capacity goes the same way there. (An expandable segment's range of addresses depends on it too,
+  // but is an eighth larger than all that can ever be mapped into it.)
   const bool tied = rules.garbage_threshold > 0 || rules.memory_fraction < 1.0;
   const auto steps = [step](int64_t bytes) { return (bytes + step - 1) / step; };
   const auto at = [&](int64_t capacity) {
@@ -80,7 +81,7 @@ SmallestCapacity smallest_capacity(const CachingTrace& trace, const std::vector<
   found.unlimited = at(-1);
   int64_t low = steps(least) - 1, high = steps(found.unlimited.peak_reserved);
   if (tied) high = steps(static_cast<int64_t>(static_cast<double>(found.unlimited.peak_reserved) / rules.memory_fraction) + step);
-  found.there = at(high * step);
+  found.there = tied || rules.expandable ? at(high * step) : found.unlimited;
   while (found.there.failed >= 0) {  // only where the capacity changes what is done
     low = high;
     high *= 2;
@@ -109,11 +110,12 @@ SmallestCapacity smallest_capacity(const CachingTrace& trace, const std::vector<
       next = known->second + 1;
       continue;
     }
-    if (--effort < 0) {
+    if (effort <= 0) {
       found.proved = false;
       break;
     }
     auto there = at(next * step);
+    effort -= there.failed + 1;
     if (there.failed < 0) {
       high = next;
       found.there = std::move(there);

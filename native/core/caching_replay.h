@@ -42,8 +42,8 @@ struct SmallestCapacity {
   int64_t replays = 0;
 };
 
-// The smallest capacity, a multiple of `step`, that the trace runs on, not below `least`; at most `effort` replays are
-// spent on the proof that nothing below it works.
+// The smallest capacity, a multiple of `step`, that the trace runs on, not below `least`; about `effort`
+// events are replayed for the proof that nothing below it works.
 SmallestCapacity smallest_capacity(const CachingTrace& trace, const std::vector<CachingQueue>& queues, const CachingRules& rules,
                                    int64_t least, int64_t step, int64_t effort, const Stopped& stopped);
 

@@ -1,18 +1,18 @@
-// The free blocks of one queue, in order of size, then address: an ordered list cut into chunks.
+// The free blocks of one queue, in order of size, then address.
 //
-// A chunk holds up to 64 sizes (in units of 512 bytes, so that a 32-bit number is enough for 1 TiB) and the slots of the
-// blocks beside them. The chunk is found by bisection over the chunks' last sizes, the place in it by counting smaller
-// sizes, which the compiler turns into vector instructions. Addresses are looked at among equal sizes only.
+// Bins by size: below 2 MiB one for each multiple of 512 bytes, above 256 for each doubling. A bin holds its slots in order
+// of (size, address), nearly always fewer than seven, inside itself; a bitmap with a summary says which bins hold any. The
+// best fit is in the bin of the size or else first in the next bin: a few instructions, whatever is free. A bin with n
+// blocks costs O(log n) comparisons and O(n) moved numbers.
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <vector>
 
 namespace memfit {
-
-constexpr int kUnitShift = 9;
 
 struct CachedBlock {
   int64_t address;
@@ -26,131 +26,163 @@ struct CachedBlock {
 class FreeBlocks {
  public:
   struct Place {
-    int32_t chunk;
+    int32_t bin;
     int32_t at;
   };
+  static constexpr int32_t kEnd = INT32_MAX;
 
-  explicit FreeBlocks(const std::vector<CachedBlock>* blocks) : blocks_(blocks) { add_chunk(0); }
-
-  // The first block of at least `units`.
-  Place lower_bound(int32_t units) const {
-    Place place{0, 0};
-    const auto count = static_cast<int32_t>(chunks_.size());
-    if (count > 1) {
-      place.chunk = static_cast<int32_t>(std::lower_bound(last_.begin(), last_.end(), units) - last_.begin());
-      if (place.chunk == count) return place;
-    }
-    place.at = smaller(*chunks_[place.chunk], units);
-    if (place.at == chunks_[place.chunk]->count) {
-      ++place.chunk;
-      place.at = 0;
-    }
-    return place;
+  // The bins are asked for as zeroed pages, most of which are never touched.
+  explicit FreeBlocks(const std::vector<CachedBlock>* blocks)
+      : blocks_(blocks), bins_(static_cast<Bin*>(std::calloc(kBins, sizeof(Bin)))), words_(kWords, 0) {
+    if (!bins_) throw std::bad_alloc();
   }
-  bool at_end(Place place) const { return place.chunk >= static_cast<int32_t>(chunks_.size()); }
-  int32_t slot(Place place) const { return chunks_[place.chunk]->slots[place.at]; }
-  int32_t units(Place place) const { return chunks_[place.chunk]->sizes[place.at]; }
+  FreeBlocks(FreeBlocks&&) = default;
+  ~FreeBlocks() {
+    for (const int32_t number : widened_) delete[] bins_[number].numbers;
+  }
+
+  // The first block of at least `size` bytes.
+  Place lower_bound(int64_t size) const {
+    const int32_t number = bin_of(size);
+    const Bin& bin = bins_[number];
+    if (bin.count) {
+      const int32_t* slots = bin.slots();
+      if (number < kExact) return {number, 0};
+      for (int32_t at = 0; at < bin.count; ++at)
+        if ((*blocks_)[slots[at]].size >= size) return {number, at};
+    }
+    return {next_bin(number + 1), 0};
+  }
+  bool at_end(Place place) const { return place.bin == kEnd; }
+  int32_t slot(Place place) const { return bins_[place.bin].slots()[place.at]; }
   Place next(Place place) const {
-    if (++place.at < chunks_[place.chunk]->count) return place;
-    return {place.chunk + 1, 0};
+    if (place.at + 1 < bins_[place.bin].count) return {place.bin, place.at + 1};
+    return {next_bin(place.bin + 1), 0};
   }
-  bool empty() const { return chunks_.size() == 1 && chunks_[0]->count == 0; }
+  // The last block; at_end where there is none.
   Place last() const {
-    const auto chunk = static_cast<int32_t>(chunks_.size()) - 1;
-    return {chunk, chunks_[chunk]->count - 1};
+    for (int32_t top = kTops - 1; top >= 0; --top) {
+      if (!tops_[top]) continue;
+      const int32_t word = top * 64 + 63 - __builtin_clzll(tops_[top]);
+      const int32_t bin = word * 64 + 63 - __builtin_clzll(words_[word]);
+      return {bin, bins_[bin].count - 1};
+    }
+    return {kEnd, 0};
   }
 
   void insert(int32_t slot) {
     const CachedBlock& block = (*blocks_)[slot];
-    const auto units = static_cast<int32_t>(block.size >> kUnitShift);
-    Place place = among_equals(lower_bound(units), units, block.address);
-    if (at_end(place)) place = {place.chunk - 1, chunks_[place.chunk - 1]->count};
-    Chunk* chunk = chunks_[place.chunk].get();
-    if (chunk->count == kMost) {
-      split(place.chunk);
-      chunk = chunks_[place.chunk].get();
-      if (place.at > chunk->count) {
-        place.at -= chunk->count;
-        chunk = chunks_[++place.chunk].get();
-      }
+    const int32_t number = bin_of(block.size);
+    Bin& bin = bins_[number];
+    int32_t at = 0;
+    if (bin.count) {
+      at = position(bin, block);
+    } else {
+      words_[number >> 6] |= uint64_t{1} << (number & 63);
+      tops_[number >> 12] |= uint64_t{1} << (number >> 6 & 63);
     }
-    const auto behind = static_cast<size_t>(chunk->count - place.at) * sizeof(int32_t);
-    std::memmove(chunk->sizes + place.at + 1, chunk->sizes + place.at, behind);
-    std::memmove(chunk->slots + place.at + 1, chunk->slots + place.at, behind);
-    chunk->sizes[place.at] = units;
-    chunk->slots[place.at] = slot;
-    last_[place.chunk] = chunk->sizes[chunk->count++];
+    if (bin.count == bin.room()) {
+      if (!bin.outside) widened_.push_back(number);
+      bin.widen();
+    }
+    int32_t* slots = bin.slots();
+    for (int32_t i = bin.count; i > at; --i) slots[i] = slots[i - 1];
+    slots[at] = slot;
+    ++bin.count;
   }
-
   void erase(Place place) {
-    Chunk* chunk = chunks_[place.chunk].get();
-    const auto behind = static_cast<size_t>(--chunk->count - place.at) * sizeof(int32_t);
-    std::memmove(chunk->sizes + place.at, chunk->sizes + place.at + 1, behind);
-    std::memmove(chunk->slots + place.at, chunk->slots + place.at + 1, behind);
-    if (chunk->count) {
-      last_[place.chunk] = chunk->sizes[chunk->count - 1];
-    } else if (chunks_.size() > 1) {
-      chunks_.erase(chunks_.begin() + place.chunk);
-      last_.erase(last_.begin() + place.chunk);
+    Bin& bin = bins_[place.bin];
+    int32_t* slots = bin.slots();
+    --bin.count;
+    for (int32_t i = place.at; i < bin.count; ++i) slots[i] = slots[i + 1];
+    if (bin.count == 0) {
+      uint64_t& word = words_[place.bin >> 6];
+      word &= ~(uint64_t{1} << (place.bin & 63));
+      if (!word) tops_[place.bin >> 12] &= ~(uint64_t{1} << (place.bin >> 6 & 63));
     }
   }
-
   void erase(int32_t slot) {
     const CachedBlock& block = (*blocks_)[slot];
-    const auto units = static_cast<int32_t>(block.size >> kUnitShift);
-    Place place = lower_bound(units);
-    if (this->slot(place) != slot) place = among_equals(place, units, block.address);
-    erase(place);
+    const int32_t number = bin_of(block.size);
+    erase(Place{number, bins_[number].count == 1 ? 0 : position(bins_[number], block)});
   }
 
   template <class Each>
   void each(Each&& visit) const {
-    for (const auto& chunk : chunks_)
-      for (int32_t i = 0; i < chunk->count; ++i) visit(chunk->slots[i]);
+    for (int32_t bin = next_bin(0); bin != kEnd; bin = next_bin(bin + 1))
+      for (int32_t at = 0; at < bins_[bin].count; ++at) visit(bins_[bin].slots()[at]);
   }
 
  private:
-  static constexpr int32_t kMost = 64;
-  struct Chunk {
-    int32_t count = 0;
-    int32_t sizes[kMost];
-    int32_t slots[kMost];
+  static constexpr int kUnit = 9, kFirst = 12, kSteps = 8;
+  static constexpr int32_t kExact = 1 << kFirst;
+  static constexpr int32_t kBins = kExact + ((63 - kUnit - kFirst) << kSteps);
+  static constexpr int32_t kWords = (kBins + 63) / 64;
+  static constexpr int32_t kTops = (kWords + 63) / 64;
+
+  struct Bin {
+    static constexpr int32_t kInside = 6;
+    int32_t count;
+    int32_t outside;  // room of the allocated numbers, 0 while they lie inside
+    union {
+      int32_t inside[kInside];
+      int32_t* numbers;
+    };
+    int32_t* slots() { return outside ? numbers : inside; }
+    const int32_t* slots() const { return outside ? numbers : inside; }
+    int32_t room() const { return outside ? outside : kInside; }
+    void widen() {
+      const int32_t more = 4 * room();
+      auto* wide = new int32_t[more];
+      std::copy(slots(), slots() + count, wide);
+      if (outside) delete[] numbers;
+      numbers = wide;
+      outside = more;
+    }
   };
 
-  // From the first block of `units`, the first of them that does not lie before `address`; chunks that do are skipped.
-  Place among_equals(Place place, int32_t units, int64_t address) const {
-    const auto before = [&](int32_t slot) { return (*blocks_)[slot].address < address; };
-    while (!at_end(place) && last_[place.chunk] == units && before(chunks_[place.chunk]->slots[chunks_[place.chunk]->count - 1])) {
-      place = {place.chunk + 1, 0};
+  static int32_t bin_of(int64_t size) {
+    const auto units = static_cast<uint64_t>(size) >> kUnit;
+    if (units < kExact) return static_cast<int32_t>(units);
+    const int power = 63 - __builtin_clzll(units);
+    return kExact + ((power - kFirst) << kSteps) + static_cast<int32_t>(units >> (power - kSteps) & ((1 << kSteps) - 1));
+  }
+  // Where a block is, or goes, among those of its bin.
+  int32_t position(const Bin& bin, const CachedBlock& block) const {
+    const int32_t* slots = bin.slots();
+    const auto before = [&](int32_t slot) {
+      const CachedBlock& other = (*blocks_)[slot];
+      return other.size != block.size ? other.size < block.size : other.address < block.address;
+    };
+    if (bin.count > 16) return static_cast<int32_t>(std::partition_point(slots, slots + bin.count, before) - slots);
+    int32_t at = 0;
+    while (at < bin.count && before(slots[at])) ++at;
+    return at;
+  }
+  int32_t next_bin(int32_t from) const {
+    if (from >= kBins) return kEnd;
+    int32_t word = from >> 6;
+    const uint64_t rest = words_[word] >> (from & 63);
+    if (rest) return from + __builtin_ctzll(rest);
+    if (++word >= kWords) return kEnd;
+    int32_t top = word >> 6;
+    uint64_t above = tops_[top] >> (word & 63) << (word & 63);
+    while (!above) {
+      if (++top >= kTops) return kEnd;
+      above = tops_[top];
     }
-    while (!at_end(place) && this->units(place) == units && before(slot(place))) place = next(place);
-    return place;
-  }
-
-  static int32_t smaller(const Chunk& chunk, int32_t units) {
-    int32_t found = 0;
-    for (int32_t i = 0; i < chunk.count; ++i) found += chunk.sizes[i] < units;
-    return found;
-  }
-  void add_chunk(int32_t at) {
-    chunks_.insert(chunks_.begin() + at, std::make_unique<Chunk>());
-    last_.insert(last_.begin() + at, INT32_MIN);
-  }
-  void split(int32_t number) {
-    add_chunk(number + 1);
-    Chunk& from = *chunks_[number];
-    Chunk& to = *chunks_[number + 1];
-    to.count = kMost / 2;
-    from.count = kMost - to.count;
-    std::copy(from.sizes + from.count, from.sizes + kMost, to.sizes);
-    std::copy(from.slots + from.count, from.slots + kMost, to.slots);
-    last_[number] = from.sizes[from.count - 1];
-    last_[number + 1] = to.sizes[to.count - 1];
+    word = top * 64 + __builtin_ctzll(above);
+    return word * 64 + __builtin_ctzll(words_[word]);
   }
 
   const std::vector<CachedBlock>* blocks_;
-  std::vector<std::unique_ptr<Chunk>> chunks_;
-  std::vector<int32_t> last_;
+  struct Free {
+    void operator()(Bin* bins) const { std::free(bins); }
+  };
+  std::unique_ptr<Bin[], Free> bins_;
+  std::vector<int32_t> widened_;  // bins whose numbers lie outside
+  std::vector<uint64_t> words_;
+  uint64_t tops_[kTops] = {};
 };
 
 }  // namespace memfit

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "placement_search.h"
+#include "placement_restart.h"
 
 namespace memfit {
 
@@ -19,16 +19,21 @@ class PlacementPortfolio {
                      int32_t stride);
   PlacementPortfolio(const PlacementPortfolio&) = delete;
   SearchStatus run(int64_t nodes);
+  // Begins anew under another limit; lanes that learn keep what they learned.
+  void aim(int64_t limit);
   int64_t nodes() const { return nodes_; }
   int64_t limit() const { return limit_; }
+  int64_t unit() const { return shape_.divisor; }
   int32_t winner() const { return winner_; }            // lane that found or proved, or -1
   const std::vector<int64_t>& offsets() const { return offsets_; }  // after kFound, units of the shape
 
  private:
   struct Lane {
     std::unique_ptr<PlacementSearch> search;
+    RestartingSearch* learning;  // the same search, where it learns
     double weight;
     int32_t number;
+    int64_t before;  // nodes it had when it was aimed
   };
   void open();
   const PlacementShape& shape_;
@@ -37,12 +42,8 @@ class PlacementPortfolio {
   uint64_t seed_;
   int32_t first_, stride_, winner_ = -1;
   SearchStatus status_ = SearchStatus::kPaused;
-  std::vector<Lane> lanes_;
+  std::vector<Lane> lanes_, kept_;  // in work; learned under an earlier limit and not opened since
   std::vector<int64_t> offsets_;
 };
-
-// The search of lane `number`.
-std::unique_ptr<PlacementSearch> make_lane(const PlacementShape& shape, int64_t limit, int32_t number,
-                                           uint32_t switches, uint64_t seed);
 
 }  // namespace memfit

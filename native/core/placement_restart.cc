@@ -16,7 +16,7 @@ int64_t luby(int64_t turn) {
   }
 }
 
-class Restarting final : public PlacementSearch {
+class Restarting final : public RestartingSearch {
  public:
   Restarting(const PlacementShape& shape, int64_t limit, const SearchOptions& options, const RestartOptions& restart)
       : shape_(shape), limit_(limit), options_(options), restart_(restart), failed_(shape.sections, 0.0) {
@@ -42,6 +42,11 @@ class Restarting final : public PlacementSearch {
     }
     return SearchStatus::kPaused;
   }
+  void aim(int64_t limit) override {
+    if (search_) learn();
+    limit_ = limit;
+    turn_ = 0;
+  }
   int64_t nodes() const override { return nodes_; }
   std::vector<int64_t> offsets() const override { return search_->offsets(); }
   const std::vector<int64_t>& failures() const override { return counts_; }
@@ -49,7 +54,7 @@ class Restarting final : public PlacementSearch {
  private:
   void begin() {
     SearchOptions options = options_;
-    options.seed = options_.seed * 7919 + static_cast<uint64_t>(turn_);
+    options.seed = options_.seed * 7919 + static_cast<uint64_t>(runs_++);
     const double worst = failed_.empty() ? 0 : *std::max_element(failed_.begin(), failed_.end());
     options.weight.resize(failed_.size());
     for (size_t s = 0; s < failed_.size(); ++s)
@@ -75,13 +80,13 @@ class Restarting final : public PlacementSearch {
   std::vector<double> load_, failed_;
   std::vector<int64_t> counts_;
   std::unique_ptr<PlacementSearch> search_;
-  int64_t nodes_ = 0, length_ = 0, turn_ = 0;
+  int64_t nodes_ = 0, length_ = 0, turn_ = 0, runs_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<PlacementSearch> make_restarting(const PlacementShape& shape, int64_t limit,
-                                                 const SearchOptions& options, const RestartOptions& restart) {
+std::unique_ptr<RestartingSearch> make_restarting(const PlacementShape& shape, int64_t limit,
+                                                  const SearchOptions& options, const RestartOptions& restart) {
   return std::make_unique<Restarting>(shape, limit, options, restart);
 }
 

@@ -16,7 +16,13 @@ struct RestartOptions {
   double decay = 0.95;  // of what was learned, a run
 };
 
-std::unique_ptr<PlacementSearch> make_restarting(const PlacementShape& shape, int64_t limit,
-                                                 const SearchOptions& options, const RestartOptions& restart);
+class RestartingSearch : public PlacementSearch {
+ public:
+  // Begins anew under another limit with what was learned so far.
+  virtual void aim(int64_t limit) = 0;
+};
+
+std::unique_ptr<RestartingSearch> make_restarting(const PlacementShape& shape, int64_t limit,
+                                                  const SearchOptions& options, const RestartOptions& restart);
 
 }  // namespace memfit

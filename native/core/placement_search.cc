@@ -101,7 +101,7 @@ class Search final : public PlacementSearch {
   V lift(int32_t i, V at) const;      // the lowest allowed offset >= at: alignment, obstacles
   V pinned_above(int32_t s, V at) const;
   bool raise(int32_t j, V at);        // low[j] = at
-  bool refloor();                     // floors of the dirty sections; false where one fails
+  bool refloor();                     // floors of the sections that may have changed; false where one fails
   bool place(int32_t i, V at);
   void unplace(int32_t i);
   bool waste(const Frame& frame);
@@ -114,8 +114,8 @@ class Search final : public PlacementSearch {
   V limit_;
   std::vector<int32_t> rank_;
   std::vector<V> size_, low_, nat_, offset_, floor_, witness_, total_, blocked_;
-  std::vector<int32_t> cut_, dirty_, choices_, cover_;
-  std::vector<uint8_t> is_dirty_;
+  std::vector<int32_t> cut_, choices_, candidates_, cover_;
+  Span dirty_{0, 0};
   std::vector<std::vector<int32_t>> mates_;  // buffers of equal lifetime that rank before
   std::vector<Change> trail_;
   std::vector<Frame> frames_;
@@ -137,12 +137,12 @@ Search<V>::Search(const PlacementShape& shape, int64_t limit, const SearchOption
   offset_.assign(count, 0);
   blocked_.assign(count, -1);
   floor_.assign(shape.sections, 0);
-  witness_.assign(shape.sections, 0);
+  witness_.assign(shape.sections, -1);
   total_.assign(shape.sections, 0);
   cut_.assign(shape.sections + 1, 0);
   failures_.assign(shape.sections, 0);
   cover_.assign(shape.sections + 1, 0);
-  is_dirty_.assign(shape.sections, 0);
+  dirty_ = {0, shape.sections};
   mates_.resize(count);
   for (int32_t i = 0; i < count; ++i) {
     for (int32_t s = shape.hull[i].first; s + 1 < shape.hull[i].last; ++s) ++cut_[s];
@@ -158,8 +158,6 @@ Search<V>::Search(const PlacementShape& shape, int64_t limit, const SearchOption
   }
   for (int32_t s = 0; s < shape.sections; ++s) {
     for (int32_t m = shape.member_start[s]; m < shape.member_start[s + 1]; ++m) total_[s] += size_[shape.members[m]];
-    is_dirty_[s] = 1;
-    dirty_.push_back(s);
   }
   if (shape.clash || shape.pinned_top > limit) impossible_ = true;
 }
@@ -189,52 +187,62 @@ V Search<V>::pinned_above(int32_t s, V at) const {
 template <class V>
 bool Search<V>::raise(int32_t j, V at) {
   set(low_[j], at);
-  for (int32_t k = shape_.span_start[j]; k < shape_.span_start[j + 1]; ++k)
-    for (int32_t s = shape_.spans[k].first; s < shape_.spans[k].last; ++s)
-      if (witness_[s] == j && !is_dirty_[s]) {
-        is_dirty_[s] = 1;
-        dirty_.push_back(s);
-      }
+  dirty_.first = std::min(dirty_.first, shape_.hull[j].first);
+  dirty_.last = std::max(dirty_.last, shape_.hull[j].last);
   return at + size_[j] <= limit_;
 }
 
 template <class V>
 bool Search<V>::refloor() {
-  bool good = true;
-  for (int32_t s : dirty_) {
-    is_dirty_[s] = 0;
-    if (!good) continue;
+  const Span dirty = dirty_;
+  dirty_ = {shape_.sections, 0};
+  V guess = -1;  // a buffer of the section before: often the least one of the next section as well
+  for (int32_t s = dirty.first; s < dirty.last; ++s) {
+    const V held = floor_[s];
+    if (held == kNone || (witness_[s] >= 0 && low_[witness_[s]] == held)) {
+      guess = witness_[s];
+      continue;
+    }
     V least = kNone, who = 0;
-    for (int32_t m = shape_.member_start[s]; m < shape_.member_start[s + 1]; ++m) {
-      const int32_t j = shape_.members[m];
-      if (low_[j] < least) {
-        least = low_[j];
-        who = j;
+    const int32_t end = shape_.member_start[s + 1];
+    if (guess >= 0 && low_[guess] == held && shape_.hull[guess].first <= s && s < shape_.hull[guess].last &&
+        shape_.span_start[guess + 1] - shape_.span_start[guess] == 1) {
+      least = held;
+      who = guess;
+    } else {
+      for (int32_t m = shape_.member_start[s]; m < end; ++m) {
+        const int32_t j = shape_.members[m];
+        if (low_[j] < least) {
+          least = low_[j];
+          who = j;
+          if (least == held && witness_[s] >= 0) break;  // floors only rise below a node
+        }
       }
     }
-    if (least != floor_[s]) set(floor_[s], least);
+    guess = who;
+    if (least != held) set(floor_[s], least);
     if (who != witness_[s]) set(witness_[s], who);
     if (least == kNone) continue;
     V need = least + total_[s];
     if (!shape_.plain) need += pinned_above(s, least);
-    if (need > limit_) {
-      good = false;
+    bool good = need <= limit_;
+    if (good && on(kHeads)) {
+      heads_.clear();
+      for (int32_t m = shape_.member_start[s]; m < end; ++m) {
+        const int32_t j = shape_.members[m];
+        if (low_[j] != kNone) heads_.push_back({low_[j], size_[j]});
+      }
+      std::sort(heads_.begin(), heads_.end());
+      V top = 0;
+      for (const auto& [head, size] : heads_) top = std::max(top, head) + size;
+      good = top <= limit_;
+    }
+    if (!good) {
       ++failures_[s];
-      continue;
+      return false;
     }
-    if (!on(kHeads)) continue;
-    heads_.clear();
-    for (int32_t m = shape_.member_start[s]; m < shape_.member_start[s + 1]; ++m) {
-      const int32_t j = shape_.members[m];
-      if (low_[j] != kNone) heads_.push_back({low_[j], size_[j]});
-    }
-    std::sort(heads_.begin(), heads_.end());
-    V end = 0;
-    for (const auto& [head, size] : heads_) end = std::max(end, head) + size;
-    if (end > limit_) good = false, ++failures_[s];
   }
-  dirty_.clear();
-  return good;
+  return true;
 }
 
 template <class V>
@@ -307,46 +315,58 @@ bool Search<V>::expand(int32_t first, int32_t last, int32_t then, int32_t fail_t
   Frame frame{level, -1, static_cast<int32_t>(choices_.size()), 0, 0, -1, first, last, then, fail_to,
               static_cast<int32_t>(laters_.size()), true, trail_.size()};
   const auto may = [&](int32_t i) {
-    if (low_[i] != level || nat_[i] != level || blocked_[i] == level) return false;
+    if (nat_[i] != level || blocked_[i] == level) return false;
+    if (shape_.hull[i].first < first || shape_.hull[i].first >= last) return false;
     if (!on(kTwins)) return true;
     const int32_t twin = shape_.same_before[i];
     return twin < 0 || low_[twin] == kNone;
   };
-  int32_t best = -1;
-  double fewest = 1e300;
+  candidates_.clear();
+  const int32_t count = shape_.count;
+  for (int32_t i = 0; i < count; ++i)
+    if (low_[i] == level && may(i)) candidates_.push_back(i);
+  // Which section: the one with fewest choices (less where failures weigh), or the tightest of the best ranked buffer.
   V tightest = kNone;
-  // Which section: by the best ranked buffer among its choices, or by the number of choices.
-  if (on(kFewest)) {
+  const auto tighter = [&](int32_t s) {
+    const V slack = limit_ - level - total_[s];
+    if (slack >= tightest) return;
+    tightest = slack;
+    frame.section = s;
+  };
+  if (candidates_.empty()) {
+    for (int32_t s = first; s < last; ++s)
+      if (floor_[s] == level) tighter(s);
+  } else if (on(kFewest)) {
+    std::fill(cover_.begin() + first, cover_.begin() + last + 1, 0);
+    for (int32_t i : candidates_)
+      for (int32_t k = shape_.span_start[i]; k < shape_.span_start[i + 1]; ++k) {
+        ++cover_[shape_.spans[k].first];
+        --cover_[shape_.spans[k].last];
+      }
+    double fewest = std::numeric_limits<double>::max();
+    int32_t covered = 0;
     for (int32_t s = first; s < last; ++s) {
+      covered += cover_[s];
       if (floor_[s] != level) continue;
-      int32_t number = 0;
-      for (int32_t m = shape_.member_start[s]; m < shape_.member_start[s + 1]; ++m) number += may(shape_.members[m]);
       const V slack = limit_ - level - total_[s];
-      number += slack > 0;
+      const double number = covered + (slack > 0);
       const double score = options_.weight.empty() ? number : number / options_.weight[s];
-      if (score < fewest || (score == fewest && slack < tightest)) fewest = score, tightest = slack, frame.section = s;
-    }
-  } else {
-    int32_t leader = std::numeric_limits<int32_t>::max();
-    for (int32_t s = first; s < last; ++s) {
-      if (floor_[s] != level) continue;
-      if (frame.section < 0) frame.section = s;
-      for (int32_t m = shape_.member_start[s]; m < shape_.member_start[s + 1]; ++m) {
-        const int32_t i = shape_.members[m];
-        if (rank_[i] < leader && may(i)) leader = rank_[i], best = i;
+      if (score < fewest || (score == fewest && slack < tightest)) {
+        fewest = score;
+        tightest = slack;
+        frame.section = s;
       }
     }
-    if (best >= 0) {
-      for (int32_t k = shape_.span_start[best]; k < shape_.span_start[best + 1]; ++k)
-        for (int32_t s = shape_.spans[k].first; s < shape_.spans[k].last; ++s) {
-          if (s < first || s >= last || floor_[s] != level) continue;
-          const V slack = limit_ - level - total_[s];
-          if (slack < tightest) tightest = slack, frame.section = s;
-        }
-    }
+  } else {
+    const int32_t best = *std::min_element(candidates_.begin(), candidates_.end(),
+                                           [&](int32_t a, int32_t b) { return rank_[a] < rank_[b]; });
+    for (int32_t k = shape_.span_start[best]; k < shape_.span_start[best + 1]; ++k)
+      for (int32_t s = shape_.spans[k].first; s < shape_.spans[k].last; ++s)
+        if (floor_[s] == level) tighter(s);
   }
-  for (int32_t m = shape_.member_start[frame.section]; m < shape_.member_start[frame.section + 1]; ++m)
-    if (may(shape_.members[m])) choices_.push_back(shape_.members[m]);
+  for (int32_t i : candidates_)
+    for (int32_t k = shape_.span_start[i]; k < shape_.span_start[i + 1]; ++k)
+      if (shape_.spans[k].first <= frame.section && frame.section < shape_.spans[k].last) choices_.push_back(i);
   std::sort(choices_.begin() + frame.choice_begin, choices_.end(),
             [&](int32_t a, int32_t b) { return rank_[a] < rank_[b]; });
   frame.choice_next = frame.choice_begin;

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from memfit.allocators.caching import CachingPolicy, replay_caching
 from memfit.allocators.caching_columns import columns_of
+from memfit.allocators.caching_driver import Driver
 from memfit.allocators.caching_loop import run
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import FREE, GONE, UNMAPPED, CachingTwin, Driver
+from memfit.allocators.caching_twin import UNMAPPED, CachingTwin
 from memfit.ir.requests import Action, Requests, requests_of_events
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -120,18 +121,19 @@ def test_blocks_tile_their_segments(program: list[tuple[bool, int, int]], expand
     twin = CachingTwin(columns.queues, chosen, Driver(None))
     held = run(twin, columns).slot
     covered = 0
-    for slot, state in enumerate(twin.state):
-        after = twin.after[slot]
-        if state == GONE:
+    gone = {slot for unused in twin.unused for slot in unused}
+    for slot, after in enumerate(twin.after):
+        if slot in gone:
             continue
-        covered += twin.size[slot] if state != UNMAPPED else 0
+        covered += twin.size[slot] if twin.state[slot] != UNMAPPED else 0
         if after >= 0:
             assert twin.before[after] == slot
-            assert twin.address[slot] + twin.size[slot] == twin.address[after]
-            assert not (state == twin.state[after] == FREE), "two free neighbours were not joined"
+            assert twin.address(slot) + twin.size[slot] == twin.address(after)
+            assert not (twin.key[slot] and twin.key[after]), "two free neighbours were not joined"
     assert covered == twin.reserved
-    for slot in held:
-        if slot >= 0:
+    freed = set(columns.block[columns.action == Action.FREE].tolist())
+    for block, slot in enumerate(held):
+        if block not in freed:
             twin.free(slot)
     twin.empty_cache()
     assert twin.reserved == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -191,6 +192,14 @@ def test_a_filling_that_is_cut_short_is_valid_all_the_same(seed: int, count: int
     filling = _core.Filling(problem, np.arange(count, dtype=np.int32), BEST_FIT, problem.bound)
     filling.run(work)
     assert why_wrong(instance, filling.whole()) == ""
+
+
+def test_a_pin_that_leaves_no_room_below_the_load_does_not_stall_the_search() -> None:
+    whole = plain_instance(np.array([0, 0, 3]), np.array([4, 4, 4]), np.array([10, 60, 5]))
+    pinned = replace(whole, fixed=np.array([50, FREE_OFFSET, FREE_OFFSET]))
+    offset = place(pinned, time_limit=0.05)
+    assert why_wrong(pinned, offset) == ""
+    assert peak_of(pinned, offset) == 120
 
 
 def test_nothing_to_place_is_placed() -> None:

@@ -14,14 +14,18 @@ Cost: a dozen replays a setting.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from memfit.allocators.caching import CachingPolicy
+from memfit import _core
+from memfit.allocators.caching import kernel_arguments, running_bytes
+from memfit.allocators.caching_columns import Columns, columns_of
 from memfit.allocators.caching_settings import MIB, CachingSettings
 from memfit.ir.requests import Requests
 
 Progress = Callable[[str, int | None, int | None], None]
 STEP = 2 * MIB
+_PROOF_SHARE = 2  # events replayed to prove that nothing smaller works, in lengths of the trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,13 @@ def candidates() -> tuple[CachingSettings, ...]:
     out = [plain, replace(plain, expandable_segments=True)]
     out += [replace(plain, max_split_size_mb=size) for size in (32, 64, 128, 256, 512)]
     out += [replace(plain, roundup_power2_divisions=divisions) for divisions in (2, 4, 8, 16)]
-    out += [replace(plain, garbage_collection_threshold=threshold) for threshold in (0.6, 0.8, 0.9)]
+    nearly_all = replace(plain, memory_fraction=0.99)  # garbage is collected only where a part of the device is set
+    out += [replace(nearly_all, garbage_collection_threshold=threshold) for threshold in (0.6, 0.8)]
     out += [replace(plain, large_segment_size_mb=size) for size in (64, 256)]
     out += [
         replace(plain, expandable_segments=True, roundup_power2_divisions=8),
         replace(plain, expandable_segments=True, large_segment_size_mb=12),
-        replace(plain, max_split_size_mb=128, garbage_collection_threshold=0.8),
+        replace(nearly_all, max_split_size_mb=128, garbage_collection_threshold=0.8),
         replace(plain, max_split_size_mb=128, roundup_power2_divisions=8),
     ]
     return tuple(out)
@@ -111,12 +116,22 @@ def advise(
         TraceError: requests that no program can make.
     """
     tried = candidates() if settings is None else settings
-    rows, live = [], 0
-    for number, each in enumerate(tried):
-        if progress is not None:
-            progress(str(each) or "defaults", number, len(tried))
-        row, live = _row(requests, each, capacity)
-        rows.append(row)
+    columns = {each.divisions: columns_of(requests, each) for each in tried}
+    live = _live_peak(next(iter(columns.values())), len(requests)) if columns else 0
+    done = 0
+    rows: list[Row] = []
+    with ThreadPoolExecutor(max_workers=2) as workers:
+        started = [workers.submit(_row, columns[each.divisions], each, live, capacity) for each in tried]
+        try:
+            for each in started:
+                rows.append(each.result())
+                done += 1
+                if progress is not None:
+                    progress("trying allocator settings", done, len(tried))
+        except BaseException:
+            for each in started:
+                each.cancel()
+            raise
     return Advice(tuple(sorted(rows, key=_rank)), live, capacity)
 
 
@@ -125,24 +140,17 @@ def _rank(row: Row) -> tuple[object, ...]:
     return (*there, row.smallest_capacity, row.driver_calls, len(row.string), row.string)
 
 
-def _row(requests: Requests, settings: CachingSettings, capacity: int | None) -> tuple[Row, int]:
-    policy = CachingPolicy(settings)
-    free = policy.replay(requests)
-    low, high = free.peak_live // STEP, -(-free.peak_reserved // STEP)
-    best = free
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = policy.replay(requests, middle * STEP)
-        if found.failed is None:
-            high, best = min(middle, -(-found.peak_reserved // STEP)), found
-        else:
-            low = middle
+def _row(columns: Columns, settings: CachingSettings, live: int, capacity: int | None) -> Row:
+    arguments = kernel_arguments(columns, settings)
+    found = _core.smallest_capacity(*arguments, live, STEP, _PROOF_SHARE * len(columns.action))
+    smallest, allocations, frees, reserved, unlimited, proved, _ = found
     fits = calls = None
     if capacity is not None:
-        there = policy.replay(requests, capacity)
-        fits, calls = there.failed is None, there.driver_calls
-    row = Row(
-        settings, high * STEP, best.driver_allocations, best.driver_frees, free.peak_reserved, free.driver_calls, False,
-        fits, calls,
-    )  # fmt: skip
-    return row, free.peak_live
+        failed, _, mapped, unmapped, *_ = _core.replay_caching(*arguments, capacity, False)
+        fits, calls = failed < 0, mapped + unmapped
+    return Row(settings, smallest, allocations, frees, reserved, unlimited, proved, fits, calls)
+
+
+def _live_peak(columns: Columns, events: int) -> int:
+    handed_out = columns.rounded[columns.event_of_block]
+    return int(running_bytes(columns, handed_out, events)[0].max(initial=0))

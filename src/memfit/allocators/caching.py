@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from memfit import _core
 from memfit.allocators.caching_columns import Columns, columns_of
+from memfit.allocators.caching_driver import Driver
 from memfit.allocators.caching_loop import run
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import CachingTwin, Driver
+from memfit.allocators.caching_stranded import stranded_at
+from memfit.allocators.caching_twin import CachingTwin
 from memfit.allocators.policy import Replay, ReplaySeries, Stranded
 from memfit.ir.requests import Action, Requests, requests_of_events
 
@@ -69,12 +71,16 @@ class CachingPolicy:
 
     def _told(self, columns: Columns, raw: _Raw, capacity: int | None, series: bool) -> Replay:
         events = len(columns.action) if raw.failed is None else raw.failed
-        live, allocated = _running_bytes(columns, raw.size, events)
+        live, allocated = running_bytes(columns, raw.size, events)
         reserved = np.zeros(events, np.int64)
         inside = raw.change_event < events
         peak_reserved = int(raw.change_reserved.max(initial=0))
         full = None
+        stranded: tuple[Stranded, ...] = ()
         if series:
+            if len(raw.change_reserved):
+                peak = int(raw.change_event[np.argmax(raw.change_reserved)])
+                stranded = stranded_at(columns, self.settings, capacity, peak) if peak < events else ()
             if np.any(inside):
                 at, value = raw.change_event[inside], raw.change_reserved[inside]
                 last = np.append(at[1:] != at[:-1], True)
@@ -86,7 +92,7 @@ class CachingPolicy:
             full = ReplaySeries(live, allocated, reserved, address)
         return Replay(
             self.name, int(live.max(initial=0)), int(allocated.max(initial=0)), peak_reserved, raw.driver_allocations,
-            raw.driver_frees, raw.failed, raw.seconds, full, (), {"settings": str(self.settings)},
+            raw.driver_frees, raw.failed, raw.seconds, full, stranded, {"settings": str(self.settings)},
         )  # fmt: skip
 
 
@@ -107,28 +113,23 @@ def kernel_arguments(columns: Columns, settings: CachingSettings) -> tuple[Any, 
 def _compiled(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
     arguments = kernel_arguments(columns, settings)
     begun = time.thread_time()
-    try:
-        told = _core.replay_caching(*arguments, -1 if capacity is None else capacity, True)
-    except ValueError:  # a block above 1 TiB, which the compiled lists cannot hold
-        return _by_twin(columns, settings, capacity, series)
+    told = _core.replay_caching(*arguments, -1 if capacity is None else capacity, True)
     seconds = time.thread_time() - begun
     failed, _, allocations, frees, size, address, event, reserved = told
     return _Raw(size, address, event, reserved, allocations, frees, None if failed < 0 else failed, seconds)
 
 
 def _by_twin(columns: Columns, settings: CachingSettings, capacity: int | None, series: bool) -> _Raw:
-    begun = time.process_time()
     twin = CachingTwin(columns.queues, settings, Driver(capacity))
     outcome = run(twin, columns)
-    seconds = time.process_time() - begun
     changes = np.asarray(twin.changes, np.int64).reshape(-1, 2)
     return _Raw(
-        np.asarray(outcome.size, np.int64), np.asarray(outcome.address, np.int64), changes[:, 0], changes[:, 1],
-        twin.driver_allocations, twin.driver_frees, outcome.failed, seconds,
+        outcome.size, outcome.address, changes[:, 0], changes[:, 1],
+        twin.driver_allocations, twin.driver_frees, outcome.failed, outcome.seconds,
     )  # fmt: skip
 
 
-def _running_bytes(columns: Columns, handed_out: Ints, events: int) -> tuple[Ints, Ints]:
+def running_bytes(columns: Columns, handed_out: Ints, events: int) -> tuple[Ints, Ints]:
     """Live and allocated bytes after each of the first ``events`` events: up to the request to free, as torch counts."""
     action, block = columns.action[:events], columns.block[:events]
     live, allocated = np.zeros(events, np.int64), np.zeros(events, np.int64)

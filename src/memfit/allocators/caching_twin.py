@@ -1,9 +1,11 @@
 """The CUDA caching allocator in plain Python: the oracle of the compiled replay, and the replay that checks snapshots.
 
 The rules are those of c10's ``CUDACachingAllocator`` (torch 2.13), carried over from its behaviour; ``docs/replay.md``
-lists them. A block is a slot of parallel lists (address, bytes, state, neighbours); the free blocks of a queue (pool,
-size class, stream) lie in one sorted list of whole numbers ``bytes | address | slot``, so that the best fit, lowest
-address among equals, is one bisection. Cost: O(log n) comparisons and O(n) bytes moved an event, n free blocks.
+lists them. A block is a slot of parallel lists (bytes, state, neighbours, ...); the free blocks of a queue (pool, size
+class, stream) lie in one sorted list of whole numbers ``bytes | address | slot``, so that the best fit, lowest address
+among equals, is one bisection. Whether a block is free is told by its key; ``state`` tells the others apart. Addresses
+rise with the age of segments here, so that the lowest address is also in the oldest segment, as torch has it. Cost:
+O(log n) comparisons and O(n) bytes moved an event, n free blocks.
 """
 
 from __future__ import annotations
@@ -11,61 +13,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from memfit.allocators.caching_columns import MINIMUM_BLOCK, SMALL_REQUEST, SMALL_SEGMENT, segment_bytes
-from memfit.allocators.caching_settings import MIB, CachingSettings
+from memfit.allocators.caching_driver import Driver
+from memfit.allocators.caching_settings import CachingSettings
 
 FREE, USED, PENDING, UNMAPPED, GONE = 0, 1, 2, 3, 4
 ADDRESS_SHIFT = 28
 SIZE_SHIFT = ADDRESS_SHIFT + 56
 SLOT_MASK = (1 << ADDRESS_SHIFT) - 1
-FIRST_ADDRESS = 1 << 32
-UNLIMITED = 1 << 44
-
-
-class Driver:
-    """What cudaMalloc and the mapping calls answer: rising addresses, and no once ``capacity`` would be passed."""
-
-    def __init__(self, capacity: int | None) -> None:
-        self.capacity = capacity
-        self._next = FIRST_ADDRESS
-
-    @property
-    def device_bytes(self) -> int:
-        """Bytes of the whole device."""
-        return UNLIMITED if self.capacity is None else self.capacity
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a limit that garbage can be collected against."""
-        return self.capacity is not None
-
-    def gives(self, reserved: int, nbytes: int) -> bool:
-        """Whether ``nbytes`` more can be had when ``reserved`` are."""
-        return self.capacity is None or reserved + nbytes <= self.capacity
-
-    def address(self, nbytes: int) -> int:
-        """Where a new segment, or a new range of addresses, of ``nbytes`` begins."""
-        address = self._next
-        self._next += -(-nbytes // (2 * MIB)) * (2 * MIB)
-        return address
-
-    def wants_garbage(self, target: int, reclaimed: int) -> bool:
-        """Whether more than ``reclaimed`` bytes must be collected, of a ``target``."""
-        return reclaimed < target
-
-    @property
-    def releases_for_private(self) -> bool:
-        """Whether a private pool's request may give cached segments back: not while a CUDA graph is captured."""
-        return False
-
-    def takes_private(self, address: int) -> bool:
-        """Whether a free segment of a private pool goes back with the others: not while its graphs live."""
-        return False
-
-    def mapped(self, address: int, nbytes: int) -> None:
-        """Pages were mapped there."""
-
-    def gave_back(self, address: int, nbytes: int) -> None:
-        """A segment, or mapped pages, went back."""
 
 
 class CachingTwin:
@@ -73,7 +27,8 @@ class CachingTwin:
 
     def __init__(self, queues: tuple[tuple[int, bool, int], ...], settings: CachingSettings, driver: Driver) -> None:
         self.settings, self.driver, self.queues = settings, driver, queues
-        self.address: list[int] = []
+        self.tail: list[int] = []  # address << ADDRESS_SHIFT | slot
+        self.key: list[int] = []  # bytes << SIZE_SHIFT | tail of a free block, 0 of every other
         self.size: list[int] = []
         self.state: list[int] = []
         self.before: list[int] = []
@@ -81,7 +36,7 @@ class CachingTwin:
         self.queue_of: list[int] = []
         self.base: list[int] = []  # where the slot's expandable segment begins, -1 for a plain one
         self.count_at_insertion: list[int] = []
-        self.unused: list[int] = []
+        self.unused: list[list[int]] = [[] for _ in queues]
         self.free_keys: list[list[int]] = [[] for _ in queues]
         self.unmapped: list[list[tuple[int, int]]] = [[] for _ in queues]
         self.pending: dict[int, int] = {}  # slot -> block number
@@ -121,8 +76,7 @@ class CachingTwin:
 
     def free(self, slot: int) -> None:
         """The block can be used again."""
-        if self.state[slot] == PENDING:
-            del self.pending[slot]
+        self.pending.pop(slot, None)
         self._join(slot)
         self.insert(slot)
 
@@ -133,7 +87,7 @@ class CachingTwin:
             self.synchronised.append(block)
         for queue, (pool, _, _) in enumerate(self.queues):
             for slot in [key & SLOT_MASK for key in self.free_keys[queue]]:
-                if pool and not self.driver.takes_private(self.address[slot]):
+                if pool and not self.driver.takes_private(self.address(slot), self.size[slot]):
                     continue
                 if self.base[slot] >= 0:
                     self._unmap(slot)
@@ -148,7 +102,16 @@ class CachingTwin:
         position = self._position(queue, size)
         if position < 0:
             return -1
-        return self.free_keys[queue].pop(position) & SLOT_MASK
+        return self._taken(queue, position)
+
+    def _taken(self, queue: int, position: int) -> int:
+        slot = self.free_keys[queue].pop(position) & SLOT_MASK
+        self.key[slot] = 0
+        return slot
+
+    def address(self, slot: int) -> int:
+        """Where a block begins."""
+        return self.tail[slot] >> ADDRESS_SHIFT
 
     def would_find(self, queue: int, size: int) -> bool:
         """Whether a cached block serves a rounded request."""
@@ -190,7 +153,7 @@ class CachingTwin:
         return slot
 
     def _grow(self, queue: int, size: int, wanted: int) -> int:
-        if self.reserved + wanted > self.allowed:
+        if self.reserved + wanted > self.allowed or self.driver.refuses:
             return -1
         if self.expandable:
             return self._expand(queue, size)
@@ -249,7 +212,7 @@ class CachingTwin:
 
     def _give_back(self, slot: int) -> None:
         self._remove(slot)
-        self.driver.gave_back(self.address[slot], self.size[slot])
+        self.driver.gave_back(self.address(slot), self.size[slot])
         self._account(-self.size[slot])
         self._drop(slot)
 
@@ -270,10 +233,10 @@ class CachingTwin:
         for _, slot in self.unmapped[queue]:
             begin = slot
             before = self.before[slot]
-            if before >= 0 and self.state[before] == FREE:
+            if before >= 0 and self.key[before]:
                 begin = before
             found, at = 0, begin
-            while found < size and at >= 0 and self.state[at] in (FREE, UNMAPPED):
+            while found < size and at >= 0 and (self.key[at] or self.state[at] == UNMAPPED):
                 found += self.size[at]
                 at = self.after[at]
             if found >= size:
@@ -300,12 +263,12 @@ class CachingTwin:
         mapped = -(-nbytes // page) * page
         if not self.driver.gives(self.reserved, mapped):
             return False
-        self.driver.mapped(self.address[slot], mapped)
-        self.unmapped[queue].remove((self.address[slot], slot))
+        self.driver.mapped(self.address(slot), mapped)
+        self.unmapped[queue].remove((self.address(slot), slot))
         if mapped < self.size[slot]:
             rest = self.cut(slot, mapped)
             self.state[rest] = UNMAPPED
-            insort(self.unmapped[queue], (self.address[rest], rest))
+            insort(self.unmapped[queue], (self.address(rest), rest))
         self.state[slot] = FREE
         self._join(slot)
         self.insert(slot)
@@ -314,7 +277,7 @@ class CachingTwin:
 
     def _unmap(self, slot: int) -> None:
         queue, base = self.queue_of[slot], self.base[slot]
-        page, start = self._page(queue), self.address[slot] - base
+        page, start = self._page(queue), self.address(slot) - base
         begin, end = -(-start // page) * page, (start + self.size[slot]) // page * page
         if begin >= end:
             return
@@ -326,37 +289,39 @@ class CachingTwin:
             slot = rest
         if behind:
             self.insert(self.cut(slot, end - begin))
-        self.driver.gave_back(self.address[slot], self.size[slot])
+        self.driver.gave_back(self.address(slot), self.size[slot])
         self._account(-self.size[slot])
         self.state[slot] = UNMAPPED
         for other in (self.before[slot], self.after[slot]):
             if other >= 0 and self.state[other] == UNMAPPED:
-                self.unmapped[queue].remove((self.address[other], other))
+                self.unmapped[queue].remove((self.address(other), other))
                 self._absorb(slot, other)
         if self.before[slot] < 0 and self.after[slot] < 0:
             self._drop(slot)
         else:
-            insort(self.unmapped[queue], (self.address[slot], slot))
+            insort(self.unmapped[queue], (self.address(slot), slot))
 
     # Blocks.
 
     def place(self, address: int, size: int, queue: int, base: int) -> int:
         """A new slot for a range without neighbours."""
-        if self.unused:
-            slot = self.unused.pop()
-            self.address[slot], self.size[slot], self.state[slot] = address, size, FREE
+        if self.unused[queue]:
+            slot = self.unused[queue].pop()
+            self.size[slot], self.state[slot], self.base[slot], self.count_at_insertion[slot] = size, FREE, base, 0
             self.before[slot] = self.after[slot] = -1
-            self.queue_of[slot], self.base[slot], self.count_at_insertion[slot] = queue, base, 0
-            return slot
-        columns = (self.address, self.size, self.state, self.before, self.after, self.queue_of, self.base)
-        for column, value in zip(columns, (address, size, FREE, -1, -1, queue, base), strict=True):
-            column.append(value)
-        self.count_at_insertion.append(0)
-        return len(self.size) - 1
+        else:
+            slot = len(self.size)
+            columns = (self.size, self.state, self.before, self.after, self.queue_of, self.base)
+            for column, value in zip(columns, (size, FREE, -1, -1, queue, base), strict=True):
+                column.append(value)
+            for empty in (self.tail, self.key, self.count_at_insertion):
+                empty.append(0)
+        self.tail[slot] = address << ADDRESS_SHIFT | slot
+        return slot
 
     def cut(self, slot: int, size: int) -> int:
         """Shorten a block to ``size``; the rest becomes a block after it."""
-        rest = self.place(self.address[slot] + size, self.size[slot] - size, self.queue_of[slot], self.base[slot])
+        rest = self.place(self.address(slot) + size, self.size[slot] - size, self.queue_of[slot], self.base[slot])
         after = self.after[slot]
         self.before[rest], self.after[rest] = slot, after
         if after >= 0:
@@ -364,29 +329,28 @@ class CachingTwin:
         self.after[slot], self.size[slot] = rest, size
         return rest
 
-    def _key(self, slot: int) -> int:
-        return self.size[slot] << SIZE_SHIFT | self.address[slot] << ADDRESS_SHIFT | slot
-
     def insert(self, slot: int) -> None:
         """Make a block free, in its queue."""
         self.state[slot] = FREE
         self.count_at_insertion[slot] = self.searches
-        insort(self.free_keys[self.queue_of[slot]], self._key(slot))
+        key = self.key[slot] = (self.size[slot] << SIZE_SHIFT) + self.tail[slot]
+        insort(self.free_keys[self.queue_of[slot]], key)
 
     def _remove(self, slot: int) -> None:
         keys = self.free_keys[self.queue_of[slot]]
-        del keys[bisect_left(keys, self._key(slot))]
+        del keys[bisect_left(keys, self.key[slot])]
+        self.key[slot] = 0
 
     def _join(self, slot: int) -> None:
         for other in (self.before[slot], self.after[slot]):
-            if other >= 0 and self.state[other] == FREE:
+            if other >= 0 and self.key[other]:
                 self._remove(other)
                 self._absorb(slot, other)
 
     def _absorb(self, slot: int, other: int) -> None:
         self.size[slot] += self.size[other]
         if self.before[slot] == other:
-            self.address[slot] = self.address[other]
+            self.tail[slot] = self.tail[other] - other + slot
             self.before[slot] = self.before[other]
             if self.before[slot] >= 0:
                 self.after[self.before[slot]] = slot
@@ -398,17 +362,17 @@ class CachingTwin:
 
     def _drop(self, slot: int) -> None:
         self.state[slot] = GONE
-        self.unused.append(slot)
+        self.unused[self.queue_of[slot]].append(slot)
 
     def place_range(self, queue: int, address: int, nbytes: int) -> int:
         """A free block over pages already mapped in a queue's expandable segment; ranges come in order of address."""
         if not self.unmapped[queue]:
             self._reserve_at(queue, address)
         _, slot = self.unmapped[queue].pop()
-        if address > self.address[slot]:
-            insort(self.unmapped[queue], (self.address[slot], slot))
-            slot = self.cut(slot, address - self.address[slot])
+        if address > self.address(slot):
+            insort(self.unmapped[queue], (self.address(slot), slot))
+            slot = self.cut(slot, address - self.address(slot))
         rest = self.cut(slot, nbytes)
         self.state[slot], self.state[rest] = FREE, UNMAPPED
-        insort(self.unmapped[queue], (self.address[rest], rest))
+        insort(self.unmapped[queue], (self.address(rest), rest))
         return slot

@@ -10,9 +10,11 @@ Cost: O(bytes); the scan is compiled, with a twin here.
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import pickle
 import pickletools
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ _TO_MARK = {"TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS", "POP_MARK"}
 _REASONS = ("", "class", "unknown", "after", "number", "memo", "deep", "truncated", "structure")
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     """Why an opcode is refused."""
 
 
@@ -53,14 +55,14 @@ class _Scan:
 
     def take(self, count: int) -> list[int]:
         if len(self.stack) < (self.marks[-1] if self.marks else 0) + count:
-            raise _Refusal("structure")
+            raise _RefusedError("structure")
         taken = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return taken
 
     def take_to_mark(self) -> list[int]:
         if not self.marks:
-            raise _Refusal("structure")
+            raise _RefusedError("structure")
         mark = self.marks.pop()
         taken = self.stack[mark:]
         del self.stack[mark:]
@@ -69,24 +71,24 @@ class _Scan:
     def number(self, width: int) -> int:
         end = self.position + width
         if end > len(self.data):
-            raise _Refusal("truncated")
+            raise _RefusedError("truncated")
         value = int.from_bytes(self.data[self.position : end], "little")
         self.position = end
         return value
 
     def nest(self, inside: list[int]) -> None:
         if max(inside, default=0) >= DEEPEST:
-            raise _Refusal("deep")
+            raise _RefusedError("deep")
         self.stack.append(max(inside, default=0) + 1)
 
     def recall(self, number: int) -> None:
         if number >= len(self.memo):
-            raise _Refusal("memo")
+            raise _RefusedError("memo")
         self.stack.append(self.memo[number])
 
     def remember(self, number: int) -> None:
         if number > len(self.memo):
-            raise _Refusal("memo")
+            raise _RefusedError("memo")
         top = self.take(1)
         self.stack += top
         self.memo[number : number + 1] = top
@@ -94,24 +96,24 @@ class _Scan:
     def line(self, name: str) -> None:
         end = self.data.find(b"\n", self.position, self.position + _LONGEST_LINE)
         if end < 0:
-            raise _Refusal("truncated")
+            raise _RefusedError("truncated")
         text = self.data[self.position : end]
         if name in ("GET", "PUT"):
             if not (text.isdigit() and len(text) < 10):
-                raise _Refusal("memo")
+                raise _RefusedError("memo")
             (self.recall if name == "GET" else self.remember)(int(text))
         else:
             if name in ("INT", "LONG") and len(text) > _LONGEST_NUMBER:
-                raise _Refusal("number")
+                raise _RefusedError("number")
             self.stack.append(0)
         self.position = end + 1
 
     def counted(self, name: str) -> None:
         length = self.number(_COUNTED[name])
         if name in ("LONG1", "LONG4") and length > _LONGEST_NUMBER:
-            raise _Refusal("number")
+            raise _RefusedError("number")
         if length > len(self.data) - self.position:
-            raise _Refusal("truncated")
+            raise _RefusedError("truncated")
         self.position += length
         self.stack.append(0)
 
@@ -140,7 +142,7 @@ class _Scan:
             self.take(_TAKES[name])
         elif name == "MARK":
             if len(self.marks) >= DEEPEST:
-                raise _Refusal("deep")
+                raise _RefusedError("deep")
             self.marks.append(len(self.stack))
         elif name == "DUP":
             self.stack += self.take(1) * 2
@@ -149,7 +151,7 @@ class _Scan:
         elif name in ("PROTO", "FRAME"):
             self.number(1 if name == "PROTO" else 8)
         else:
-            raise _Refusal("class" if name else "unknown")
+            raise _RefusedError("class" if name else "unknown")
 
 
 def scan_twin(data: bytes) -> tuple[int, str]:
@@ -165,7 +167,7 @@ def scan_twin(data: bytes) -> tuple[int, str]:
             return (-1, "") if len(scan.stack) == 1 and not scan.marks else (begun, "structure")
         try:
             scan.step(name)
-        except _Refusal as refusal:
+        except _RefusedError as refusal:
             return begun, str(refusal)
     return len(data), "truncated"
 
@@ -197,7 +199,7 @@ class _Refusing(pickle.Unpickler):
 
 
 def load_plain(path: str | Path, largest: int = LARGEST_FILE) -> Any:
-    """What a pickle of plain data holds.
+    """What a pickle of plain data holds; it may be packed with gzip.
 
     Raises:
         TraceError: the file cannot be read, is larger than ``largest`` bytes, is cut off, or asks for anything else.
@@ -207,8 +209,15 @@ def load_plain(path: str | Path, largest: int = LARGEST_FILE) -> Any:
         if size > largest:
             raise TraceError(str(path), f"it has {size} bytes; pickles above {largest} are not read")
         data = Path(path).read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            with gzip.open(path) as file:
+                data = file.read(largest + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TraceError(str(path), f"it is no whole gzip file ({error})") from error
     except OSError as error:
         raise TraceError(str(path), error.strerror or str(error)) from error
+    if len(data) > largest:
+        raise TraceError(str(path), f"it unpacks to more than {largest} bytes; such pickles are not read")
     return loads_plain(data, str(path))
 
 
@@ -228,4 +237,3 @@ def loads_plain(data: bytes, where: str = "the pickle") -> Any:
     finally:
         if collecting:
             gc.enable()
-

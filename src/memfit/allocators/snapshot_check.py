@@ -8,15 +8,16 @@ back in which order) is the twin's. Cost: the twin's.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from memfit.allocators.caching_columns import SEGMENT_ROUNDING, columns_of
+from memfit.allocators.caching_columns import SEGMENT_ROUNDING, SMALL_REQUEST, columns_of
+from memfit.allocators.caching_driver import UNLIMITED, Driver
 from memfit.allocators.caching_settings import CachingSettings
-from memfit.allocators.caching_twin import PENDING, UNLIMITED, USED, CachingTwin, Driver
-from memfit.allocators.snapshot_state import ACTIVE, INACTIVE, InitialSegment
+from memfit.allocators.caching_twin import PENDING, USED, CachingTwin
 from memfit.allocators.snapshot_reader import MAP, SEGMENT, Snapshot
+from memfit.allocators.snapshot_state import ACTIVE, INACTIVE, InitialSegment
 from memfit.ir.requests import Action
 
 _ELSEWHERE = 1 << 54
@@ -74,21 +75,32 @@ class RecordedDriver(Driver):
 
     @property
     def device_bytes(self) -> int:
+        """Bytes of the device, where the snapshot knows."""
         return self.total or UNLIMITED
 
     @property
     def limited(self) -> bool:
+        """Garbage may be collected."""
         return True
 
+    @property
+    def refuses(self) -> bool:
+        """As long as something is awaited that goes back first (a memory fraction refuses also what needs no page)."""
+        return bool(self.awaited)
+
     def wants_garbage(self, target: int, reclaimed: int) -> bool:
+        """As long as segments are awaited."""
         return bool(self.awaited)
 
     @property
     def releases_for_private(self) -> bool:
+        """Where the snapshot gives something back."""
         return bool(self.awaited)
 
-    def takes_private(self, address: int) -> bool:
-        return self.real(address) in self.awaited
+    def takes_private(self, address: int, nbytes: int) -> bool:
+        """Where the snapshot gives it back."""
+        begin = self.real(address)
+        return any(begin <= at < begin + nbytes for at in self.awaited)
 
     def begin(self, event: int) -> None:
         """The next request is ``event``."""
@@ -96,9 +108,11 @@ class RecordedDriver(Driver):
         self.coming = list(self.brings.get(event, ()))
 
     def gives(self, reserved: int, nbytes: int) -> bool:
+        """Not while segments are awaited that go back first."""
         return not self.awaited
 
     def address(self, nbytes: int) -> int:
+        """Where the snapshot has the next new range; else somewhere no other is."""
         if self.coming:
             return self.placed(self.coming.pop(0), nbytes)
         self._lost += -(-nbytes // SEGMENT_ROUNDING) * SEGMENT_ROUNDING
@@ -127,11 +141,13 @@ class RecordedDriver(Driver):
         return number if inside else -1
 
     def mapped(self, address: int, nbytes: int) -> None:
+        """Ticks off a mapping of the snapshot."""
         really = self.real(address)
         if really in self.coming:
             self.coming.remove(really)
 
     def gave_back(self, address: int, nbytes: int) -> None:
+        """Ticks off what is awaited."""
         self.awaited.discard(self.real(address))
 
 
@@ -149,7 +165,7 @@ def check_addresses(snapshot: Snapshot) -> Mismatches:
     best: Mismatches | None = None
     for settings in _possible(snapshot.settings):
         each = replace(snapshot, settings=settings)
-        for found in (_by_age(each), _check(each, None)[0]):
+        for found in (_by_age(each), _check(each, _Learnt(None))[0]):
             if found.differing == 0 and found.reserved_differs is None:
                 return found
             if best is None or found.differing < best.differing:
@@ -165,38 +181,62 @@ def _possible(settings: CachingSettings) -> tuple[CachingSettings, ...]:
     return (settings,)
 
 
+@dataclass
+class _Learnt:
+    """What the snapshot does not say, as far as addresses have shown it.
+
+    ``order``: the segments there before, oldest first (None: ties go by address alone). ``emptied``: events before which
+    the cache was emptied. ``longer``: by how much blocks from before are longer than their request rounds to.
+    """
+
+    order: list[int] | None
+    emptied: set[int] = field(default_factory=set)
+    longer: dict[int, int] = field(default_factory=dict)
+    steps: int = 0
+
+
+@dataclass
+class _Lesson:
+    """What the first difference of a replay teaches: one of these, or nothing."""
+
+    older: int = -1
+    younger: int = -1
+    block: int = -1
+    longer: int = 0
+    empties: int = -1
+
+
 def _by_age(snapshot: Snapshot) -> Mismatches:
     """The replay, started again as long as its first difference teaches something that the snapshot does not say."""
-    order = list(range(len(snapshot.segments)))
-    emptied: set[int] = set()
-    learnt = 0
+    learnt = _Learnt(list(range(len(snapshot.segments))))
+    most = 4 * len(snapshot.segments) + snapshot.prefix + _EMPTIED_AT_MOST
     while True:
-        found, older, younger, empties = _check(snapshot, order, emptied)
-        if older >= 0 and learnt <= 4 * len(order):
-            order.insert(order.index(younger), order.pop(order.index(older)))
-            learnt += 1
-        elif empties >= 0 and len(emptied) < _EMPTIED_AT_MOST:
-            emptied.add(empties)
+        found, lesson = _check(snapshot, learnt)
+        order = learnt.order
+        if lesson.older >= 0 and order is not None:
+            order.insert(order.index(lesson.younger), order.pop(order.index(lesson.older)))
+        elif lesson.block >= 0 and lesson.block not in learnt.longer:
+            learnt.longer[lesson.block] = lesson.longer
+        elif lesson.empties >= 0 and len(learnt.emptied) < _EMPTIED_AT_MOST:
+            learnt.emptied.add(lesson.empties)
         else:
-            return replace(found, learnt=learnt)
+            return replace(found, learnt=learnt.steps)
+        learnt.steps += 1
+        if learnt.steps > most:
+            return replace(found, learnt=learnt.steps)
 
 
-def _check(
-    snapshot: Snapshot, order: list[int] | None, emptied: set[int] | frozenset[int] = frozenset()
-) -> tuple[Mismatches, int, int, int]:
-    """One replay, with the segments there before by age (None: ties by address), the cache emptied before some events.
-
-    Also what the first difference teaches, -1 for nothing: two segments of which the first must be older than the second,
-    and an event before which the cache must have been emptied.
-    """
+def _check(snapshot: Snapshot, learnt: _Learnt) -> tuple[Mismatches, _Lesson]:
+    """One replay under what is ``learnt``, and what its first difference teaches."""
     columns = columns_of(
         snapshot.requests, snapshot.settings, tuple((s.pool, s.small, s.stream) for s in snapshot.segments)
     )
-    driver = RecordedDriver(snapshot, by_age=order is not None)
+    driver = RecordedDriver(snapshot, by_age=learnt.order is not None)
     twin = CachingTwin(columns.queues, snapshot.settings, driver)
     twin.allowed = UNLIMITED << 8
-    slots = restore(twin, driver, snapshot, order)
-    older = younger = empties = -1
+    slots = restore(twin, driver, snapshot, learnt)
+    lesson = _Lesson()
+    from_before = {slot: block for block, slot in enumerate(slots)}
     reserved = _recorded_reserved(snapshot)
     checked = differing = 0
     first: Mismatch | None = None
@@ -211,20 +251,18 @@ def _check(
         twin.event = event
         driver.begin(event)
         if action == Action.ALLOCATE:
-            if driver.awaited and (event in emptied or twin.would_find(queue, size)):
+            if driver.awaited and (event in learnt.emptied or twin.would_find(queue, size)):
                 twin.empty_cache()
             calls = twin.driver_allocations
             slot = twin.allocate(queue, size)
             slots.append(slot)
             checked += 1
-            got = driver.real(twin.address[slot]) if slot >= 0 else -1
+            got = driver.real(twin.address(slot)) if slot >= 0 else -1
             if got != address:
                 differing += 1
                 if first is None:
-                    if order is not None and got >= 0 and len(driver.known) and twin.driver_allocations == calls:
-                        older, younger = driver.known_range(address), driver.known_range(got)
-                        if min(older, younger) < 0 or older == younger:
-                            older = younger = -1
+                    if learnt.order is not None and got >= 0 and twin.driver_allocations == calls:
+                        _teach(lesson, twin, driver, address, got, slot, from_before)
                     rule = _likely(twin, snapshot, event, queue, size, twin.driver_allocations > calls)
                     first = Mismatch(event, address, got, int(requests.nbytes[event]), rule)
         elif action == Action.EMPTY_CACHE:
@@ -240,9 +278,23 @@ def _check(
         twin.synchronised.clear()
         if reserved_differs is None and twin.reserved != reserved[event]:
             reserved_differs = event
-        if empties == -1 and (differing or reserved_differs is not None):
-            empties = event if event in driver.returns and event not in emptied else -2
-    return Mismatches(checked, differing, first, reserved_differs), older, younger, empties
+        if lesson.empties == -1 and (differing or reserved_differs is not None):
+            lesson.empties = event if event in driver.returns and event not in learnt.emptied else -2
+    return Mismatches(checked, differing, first, reserved_differs), lesson
+
+
+def _teach(
+    lesson: _Lesson, twin: CachingTwin, driver: RecordedDriver, expected: int, got: int, slot: int,
+    from_before: dict[int, int],
+) -> None:  # fmt: skip
+    """Two segments from before whose age explains the difference, or a block from before that reaches further."""
+    older, younger = driver.known_range(expected), driver.known_range(got)
+    if min(older, younger) < 0:
+        return
+    if older != younger:
+        lesson.older, lesson.younger = older, younger
+    elif 0 < expected - got <= SMALL_REQUEST and twin.before[slot] in from_before and twin.base[slot] < 0:
+        lesson.block, lesson.longer = from_before[twin.before[slot]], expected - got
 
 
 def _recorded_reserved(snapshot: Snapshot) -> list[int]:
@@ -255,41 +307,51 @@ def _recorded_reserved(snapshot: Snapshot) -> list[int]:
     return [int(total) for total in np.cumsum(change)]
 
 
-def restore(twin: CachingTwin, driver: RecordedDriver, snapshot: Snapshot, order: list[int] | None) -> list[int]:
+def restore(twin: CachingTwin, driver: RecordedDriver, snapshot: Snapshot, learnt: _Learnt) -> list[int]:
     """Put the segments that were there before into a fresh twin; returns the slots of the blocks live in them."""
     numbers = {queue: number for number, queue in enumerate(twin.queues)}
     queue_of = [numbers[segment.pool, segment.small, segment.stream] for segment in snapshot.segments]
     live: dict[int, int] = {}
     placed: set[int] = set()
-    for oldest in range(len(queue_of)) if order is None else order:
+    before = snapshot.requests.address[: snapshot.prefix].tolist()
+    longer = {before[block]: nbytes for block, nbytes in learnt.longer.items()}
+    for oldest in range(len(queue_of)) if learnt.order is None else learnt.order:
         segment, queue = snapshot.segments[oldest], queue_of[oldest]
         if not segment.expandable:
             slot = twin.place(driver.placed(segment.address, segment.nbytes), segment.nbytes, queue, -1)
-            _fill(twin, driver, segment, slot, live)
+            _fill(twin, driver, segment, slot, live, longer)
         elif queue not in placed:
             placed.add(queue)
             ranges = [s for s, q in zip(snapshot.segments, queue_of, strict=True) if q == queue and s.expandable]
             base = driver.placed(ranges[0].address, twin.span(queue)) - ranges[0].address
             for each in ranges:
-                _fill(twin, driver, each, twin.place_range(queue, each.address + base, each.nbytes), live)
+                _fill(twin, driver, each, twin.place_range(queue, each.address + base, each.nbytes), live, {})
     twin.reserved = sum(segment.nbytes for segment in snapshot.segments)
-    slots = [live[address] for address in snapshot.requests.address[: snapshot.prefix].tolist()]
+    slots = [live[address] for address in before]
     for block, slot in enumerate(slots):
         if twin.state[slot] == PENDING:
             twin.request_free(slot, block)
     return slots
 
 
-def _fill(twin: CachingTwin, driver: RecordedDriver, segment: InitialSegment, slot: int, live: dict[int, int]) -> None:
+def _fill(
+    twin: CachingTwin,
+    driver: RecordedDriver,
+    segment: InitialSegment,
+    slot: int,
+    live: dict[int, int],
+    longer: dict[int, int],
+) -> None:
     """Cut the free range at ``slot`` into the blocks of ``segment``; ``live`` gets the slots of those in use."""
     for address, size, _, state in segment.blocks:
         if state == INACTIVE:
             continue
-        ahead = address - driver.real(twin.address[slot])
+        ahead = address - driver.real(twin.address(slot))
         if ahead > 0:
             rest = twin.cut(slot, ahead)
             twin.insert(slot)
             slot = rest
+        size += longer.get(address, 0)
         rest = twin.cut(slot, size) if size < twin.size[slot] else -1
         live[address] = slot
         twin.state[slot] = USED if state == ACTIVE else PENDING

@@ -129,7 +129,7 @@ def _columns(
     """Columns of the entries that matter, the numbers of pools, and the numbers of streams (in order of their handles)."""
     numbers = {name: number for number, name in enumerate(KINDS)}
     listed = [numbers.get(entry["action"], _OTHER) for entry in trace]
-    address = [entry["addr"] if "addr" in entry else 0 for entry in trace]
+    address = [entry.get("addr", 0) for entry in trace]
     nbytes = [entry["size"] for entry in trace]
     handles = [entry.get("stream", 0) for entry in trace]
     streams = {handle: number for number, handle in enumerate(sorted({*handles, *(s["stream"] for s in segments)}))}
@@ -258,7 +258,8 @@ def _who_needed(entries: _Entries, waited: npt.NDArray[np.bool_]) -> Ints:
     """What each entry belongs to: the request after it (driver events and waiting frees on its way), or a cache emptied.
 
     Runs of driver events and waited-for frees are looked at whole. One that gives memory back and gets some before the
-    next ``alloc`` is that request's; one that gives back without getting any is an emptied cache, said by its last entry.
+    next ``alloc`` is that request's; one that gives segments back without getting any is an emptied cache, said by its
+    last entry. Pages given back right before an ``alloc`` may be either, which the check finds out.
     """
     kind = entries.kind
     out = np.zeros(len(kind), np.int64)
@@ -278,7 +279,8 @@ def _who_needed(entries: _Entries, waited: npt.NDArray[np.bool_]) -> Ints:
             end += 1
         handled = end - 1
         got = np.flatnonzero((kind[entry:end] == SEGMENT) | (kind[entry:end] == MAP))
-        if len(got) and end < len(kind) and kind[end] == ALLOC:
+        pages = bool(np.any(kind[entry:end] == UNMAP))
+        if (len(got) or pages) and end < len(kind) and kind[end] == ALLOC:
             out[begin:end] = _PART_OF_NEXT
         else:
             out[end - 1] = _EMPTIES

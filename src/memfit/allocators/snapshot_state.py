@@ -136,8 +136,7 @@ def live_before(
             rows.append((address, max(requested, 1), segment.stream, segment.pool, life))
         segments.append(replace(segment, blocks=tuple(blocks)))
     columns = np.asarray(rows, np.int64).reshape(-1, 5)
-    address, nbytes, stream, pool, life = columns.T
-    return LiveBefore(address, nbytes, stream, pool, life, tuple(segments))
+    return LiveBefore(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3], columns[:, 4], tuple(segments))
 
 
 def _allocated_later(entries: Any, lives: Any, address: int) -> bool:

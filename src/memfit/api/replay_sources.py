@@ -3,7 +3,7 @@
 *.npz                    a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
 *.csv                    events (action,id,size), or lifetimes in MiniMalloc's columns (id,lower,upper,size)
 *.json, *.json.gz        a Graph, in its own order
-*.pickle, *.pkl, others  a torch.cuda.memory snapshot; it carries the addresses that the real allocator chose
+*.pickle, *.pkl, others  a torch.cuda.memory snapshot (also .gz); it carries the addresses that the real allocator chose
 file.py:function         a target: the predicted trace of its steps
 """
 
@@ -117,7 +117,8 @@ def _file(path: Path, accelerator: bool, say: Say) -> Source:
             raise TraceError(name, f"it is no text ({error})") from error
         if events:
             return Source(read_event_table(path), name, "recorded")
-    if suffix in (".csv", ".json", ".gz"):
+    packed = [part.lower() for part in path.suffixes[-2:]] in ([".pickle", ".gz"], [".pkl", ".gz"])
+    if suffix in (".csv", ".json", ".gz") and not packed:
         found = problem_from(path, settings=None, alignment=None, constants=True, source=None, say=say)
         return Source(requests_of_problem(found.problem), name, "projected", found.notes)
     return _of_snapshot(path)

@@ -1,12 +1,13 @@
 """Exact placement: offsets under a limit or a proof that there are none; the least peak with a proved bound.
 
 ``place`` answers for one limit. ``minimise`` starts at the lower bound (placement times have heavy tails: the tightest
-limit is often no harder than a loose one) and works on several limits at once, in slices of searches that stop and go
+limit is often no harder than a loose one) and works on two limits at once, in slices of searches that stop and go
 on, until the peak meets the bound or the time is up::
 
-    bound ............. peak            bound rises only by proof: a search at that limit was exhausted
-      |    |       |     |
-      LB   1/4    1/2   incumbent       limits in work; whatever is found below lowers the peak of all
+    bound ...... goal .. peak           bound rises only by proof: a search at that limit was exhausted
+      |            |      |
+      load     chased  incumbent        the goal lies 1/2, 1/4, 1/8 ... of the way below the incumbent, nearer when it
+                                        is not reached in time; what was learned at one goal serves at the next
 
 The search itself is native (``native/core/placement_search.h``: the idea, the paper it comes from, where it differs);
 :mod:`memfit.planners.exact_twin` is its slow twin. A time limit that ran out is "unknown", never "infeasible".
@@ -196,32 +197,36 @@ def minimise(
             return Minimum(None, roof, bound, nodes, time.process_time() - cpu)
     if progress is not None:
         progress(peak, bound)
-    lanes: dict[int, _core.PlacementPortfolio] = {}
-    turn = 0
+    at_bound = _core.PlacementPortfolio(shape, bound, int(switches), seed, 0, 1)
+    chaser = _core.PlacementPortfolio(shape, bound, int(switches), seed, 0, 1)
+    goal, depth, patience, spent, turn = bound, 1, 4_000, 0, 0
+    aimed = False
     while peak > bound and time.perf_counter() - began < time_limit:
-        # Every other turn at the bound; the rest at 1/2, 1/4, 1/8 ... of the way down from the incumbent.
         turn += 1
-        depth = 0 if turn % 2 else (turn & -turn).bit_length() - 1
-        step = max((peak - bound) >> min(depth, 40), unit) if depth else peak - bound
-        limit = max(peak - step, bound) // unit * unit
-        near = [known for known in lanes if bound <= known < peak and abs(known - limit) * 8 <= step]
-        if depth and near:
-            limit = min(near, key=lambda known: abs(known - limit))
-        if limit not in lanes:
-            lanes[limit] = _core.PlacementPortfolio(shape, limit, int(switches), seed, 0, 1)
-        portfolio = lanes[limit]
+        if at_bound.limit < bound:
+            at_bound.aim(shape, bound)
+        # Every other turn at the bound, later every eighth; the rest below the incumbent, a part of the way down.
+        chase = turn % (2 if turn < 60 else 8) != 0 and peak - bound > unit
+        if chase and (not aimed or not bound <= goal < peak or spent > patience):
+            if aimed and spent > patience:
+                depth = depth + 1 if peak - (max((peak - bound) >> depth, unit) // unit * unit) < peak - unit else 1
+                patience = int(patience * 1.25)
+            goal = max(peak - max((peak - bound) >> depth, unit), bound) // unit * unit
+            chaser.aim(shape, goal)
+            aimed, spent = True, 0
+        portfolio = chaser if chase else at_bound
         before = portfolio.nodes
         status = slices.run(portfolio, min(_SLICE_SECONDS, 0.002 * turn))
         nodes += portfolio.nodes - before
+        spent += portfolio.nodes - before if chase else 0
         if status == FOUND:
             best = portfolio.offsets(shape)
             peak = peak_of(instance, best)
+            depth = max(depth - 1, 1)
         elif status == EXHAUSTED:
-            bound = limit + unit
-        if status != PAUSED:
-            lanes = {known: kept for known, kept in lanes.items() if bound <= known < peak}
-            if progress is not None:
-                progress(peak, bound)
+            bound = portfolio.limit + unit
+        if status != PAUSED and progress is not None:
+            progress(peak, bound)
     return Minimum(best, peak, bound, nodes, time.process_time() - cpu)
 
 

@@ -35,10 +35,9 @@ from memfit import _core
 from memfit.planners.problem import FREE_OFFSET, Instance, Ints
 
 FIRST_FIT, BEST_FIT = 0, 1
-BY_AREA = 0
-SLICE = 2_000_000
+SLICE = 500_000
 FIRST_ROUND = 1_000_000
-SLACKS = (0.0, 0.001, 0.003, 0.01, 0.03)
+SLACKS = (0.03, 0.01, 0.003, 0.001, 0.0)
 Progress = Callable[[int, float], None]
 
 
@@ -65,14 +64,14 @@ def orders(problem: _core.LargeProblem, lower: Ints, upper: Ints, size: Ints) ->
     size_class = np.floor(np.log2(np.maximum(1, size)))
     sorts: dict[str, tuple[int, tuple[npt.NDArray[Any], ...]]] = {
         "load": (BEST_FIT, (-size, -lifetime, -largest_load)),
-        "lifetime": (BEST_FIT, (-size, -lifetime)),
-        "size": (BEST_FIT, (-lifetime, -size)),
-        "start": (FIRST_FIT, (-size, -lifetime, lower)),
         "lifetime class, start": (BEST_FIT, (lower, -life_class)),
-        "size class, start": (FIRST_FIT, (lower, -size_class)),
+        "start": (FIRST_FIT, (-size, -lifetime, lower)),
         "size class, lifetime": (FIRST_FIT, (-lifetime, -size_class)),
-        "area": (BEST_FIT, (-size, -area)),
+        "lifetime": (BEST_FIT, (-size, -lifetime)),
         "end": (BEST_FIT, (-size, -lifetime, -upper)),
+        "size class, start": (FIRST_FIT, (lower, -size_class)),
+        "size": (BEST_FIT, (-lifetime, -size)),
+        "area": (BEST_FIT, (-size, -area)),
         "lifetime class, size": (FIRST_FIT, (-size, -life_class)),
     }
     return {name: _Start(np.lexsort(keys).astype(np.int32), fit) for name, (fit, keys) in sorts.items()}
@@ -146,20 +145,26 @@ class _LargeSearch:
         """Starts and ejections by turns until the time is up or the target reached."""
         instance = self.instance
         starts = orders(self.problem, instance.lower, instance.upper, instance.size)
-        for start in starts.values():
-            if self.over() and self.peak >= 0:
+        effort = FIRST_ROUND + 100 * len(instance)
+        few = 64 + len(instance) // 4096
+        filled: list[tuple[int, int, Ints]] = []
+        pool: list[Ints] = []
+        for number, start in enumerate(starts.values()):
+            if self.over():
                 return self.best
-            out = self.fill(start)
-            for slack in SLACKS:
-                ceiling = self.target + int(slack * self.target)
-                if out is None or self.over() or ceiling >= self.peak:
-                    break
-                if self.eject(out, ceiling, FIRST_ROUND, 0, BY_AREA):
-                    break
-        turn, share, work = 1, 0.5, FIRST_ROUND
-        while not self.over():
+            peak, out = self.fill(start)
+            if out is not None and np.count_nonzero(out < 0) <= few:
+                self.descend(out, effort)
+                pool.append(out)
+            elif out is not None:
+                filled = sorted([*filled, (peak, number, out)], key=lambda one: one[:2])[:2]
+        for _, _, out in filled:
+            self.descend(out, effort)
+        turn, share, work = 1, 0.5, effort
+        while not self.over():  # by turns from the best and from what each start placed below the target
             ceiling = self.target + int(share * (self.peak - self.target))
-            if self.eject(self.best, min(ceiling, self.peak - 1), work, turn, turn % 3):
+            begin = [self.best, *pool][turn % (1 + len(pool))]
+            if self.eject(begin, min(ceiling, self.peak - 1), work, turn):
                 share *= 0.7
             else:
                 share = 1 - (1 - share) * 0.7
@@ -167,29 +172,41 @@ class _LargeSearch:
             turn += 1
         return self.best
 
-    def fill(self, start: _Start) -> Ints | None:
-        """Places in the start's order below the target, the rest on top; the offsets below, if there was time for it."""
+    def descend(self, out: Ints, effort: int) -> None:
+        """Ejection from a partial placement below one ceiling after another, until one is too low."""
+        for slack in SLACKS:
+            ceiling = self.target + int(slack * self.target)
+            if self.over() or (ceiling < self.peak and not self.eject(out, ceiling, effort, 0)):
+                return
+
+    def fill(self, start: _Start) -> tuple[int, Ints | None]:
+        """Places in the start's order below the target, the rest on top: its peak, and the offsets below the target.
+
+        Where the time was up before its end: 0 and None.
+        """
         filling = _core.Filling(self.problem, start.order, start.fit, self.target)
         done = False
-        while not done and not (self.over() and self.peak >= 0):
+        while not done and not self.over():
             done = filling.run(SLICE)
-            if self.over():
-                break
-        if done or self.peak < 0:
-            self.offer(filling.whole())
-        return np.asarray(filling.offset()) if done else None
+        if not done and self.peak >= 0:
+            return 0, None
+        whole = filling.whole()
+        self.offer(whole)
+        return (peak_of(self.instance, whole), np.asarray(filling.offset())) if done else (0, None)
 
-    def eject(self, offset: Ints, ceiling: int, work: int, turn: int, rule: int) -> bool:
+    def eject(self, offset: Ints, ceiling: int, work: int, turn: int) -> bool:
         """Searches by ejection below a ceiling for so much work; whether every buffer came to lie there."""
-        search = _core.EjectionSearch(self.problem, offset, ceiling, rule, self.seed * 1000 + turn)
+        search = _core.EjectionSearch(self.problem, offset, ceiling, turn % 3, self.seed * 1000 + turn)
         begun = fewest = search.out
-        while search.work < work * (1 + begun // 64) and not self.over():
+        while search.work < work and not self.over():
+            before = search.work
             done = search.run(min(SLICE, work))
             if done or search.out < fewest:
                 fewest = search.out
                 self.offer(search.whole())
             if done:
                 return True
-            if search.out > 256 + 4 * begun:
+            stuck = search.work == before
+            if stuck or search.out > 4 * begun + 256 + len(self.instance) // 8:
                 return False
         return False

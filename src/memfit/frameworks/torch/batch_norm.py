@@ -12,6 +12,7 @@ Shah et al., MONeT, ICLR 2021, section 4.) The first run is still one kernel cal
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ NAME = "aten.native_batch_norm.default"
 
 
 def can_split(node: Node) -> bool:
-    """Whether ``node`` is a training batch norm with weight and bias."""
-    return str(node.target) == NAME and len(node.args) > 5 and node.args[5] is True and all(
-        isinstance(argument, Node) for argument in node.args[:3]
-    )  # fmt: skip
+    """Whether ``node`` is a training batch norm with weight and bias whose statistics are read apart from its output."""
+    if str(node.target) != NAME or len(node.args) <= 5 or node.args[5] is not True:
+        return False
+    read = {user.args[1] for user in node.users if user.target is operator.getitem and user.users}
+    return read >= {0, 1, 2} and all(isinstance(argument, Node) for argument in node.args[:3])
 
 
 def normalise(

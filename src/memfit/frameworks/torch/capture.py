@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.func import functional_call, functionalize
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from memfit.errors import CaptureError, MemfitError
 from memfit.frameworks.torch import random_ops
+from memfit.frameworks.torch.draws_again import DrawsAgain
 from memfit.frameworks.torch.host_draws import DrawWatch, HostDraws, OutsideState, checked, reseeded
 from memfit.frameworks.torch.outcomes import ItemsWatched, Test, ValuesWatched, Watch, traced_as
 from memfit.frameworks.torch.part_run import PartRun
@@ -242,20 +244,21 @@ def _traced(
         inputs = pytree.tree_unflatten([next(rest) if isinstance(x, torch.Tensor) else x for x in leaves], input_spec)
         args, kwargs = _arguments(inputs)
         converted = DrawWatch(given=list(rest)).active() if draws.draws else contextlib.nullcontext()
-        with converted:
-            return forward_and_backward(leaf_parameters, state, args, kwargs)
+        # The backward pass too: a checkpointed block runs again in it.
+        with converted, _reparametrize_module(model, state, tie_weights=True):
+            return forward_and_backward(leaf_parameters, args, kwargs)
 
-    def forward_and_backward(leaf_parameters: list[torch.Tensor], state: Any, args: Any, kwargs: Any) -> list[Any]:
+    def forward_and_backward(leaf_parameters: list[torch.Tensor], args: Any, kwargs: Any) -> list[Any]:
         if not training:
             with torch.no_grad(), autocast_of(step):
-                output = functional_call(model, state, args, kwargs, tie_weights=True)
+                output = model(*args, **kwargs)
             output_leaves, output_spec[0] = pytree.tree_flatten(output)
             return list(output_leaves)
         total: Any = None
         gradients: list[Any] = [None] * len(trained)
         for _ in range(step.accumulate):
             with autocast_of(step):
-                loss = loss_of(step, functional_call(model, state, args, kwargs, tie_weights=True))
+                loss = loss_of(step, model(*args, **kwargs))
             if step.accumulate > 1:
                 loss = loss / step.accumulate
             fresh = torch.autograd.grad(loss, leaf_parameters, allow_unused=True)
@@ -264,13 +267,18 @@ def _traced(
         gradients = [_laid_out(g, parameters[name]) for name, g in zip(trained, gradients, strict=True)]
         return [total, *gradients]
 
+    again = DrawsAgain()
     with _quiet(), _compiling(compiling), _rng_kept():
         try:
-            module = keep_strides(make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values))
+            with again.watched():
+                module = keep_strides(make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*values))
+            again.read(module)
             watch.text = _text(module, watch.tests)
             if not light:
                 whole = functionalize(module, remove="mutations")
                 module = make_fx(whole, random_ops.DECOMPOSITIONS, "fake", _allow_non_fake_inputs=True)(*values)
+                again.apply(module)
+                _refuse_unknown_shapes(module)
         except CaptureError as error:
             raise CaptureError(error.why, error.where or _user_line(error), error.hint) from error
         except MemfitError:
@@ -281,6 +289,15 @@ def _traced(
         module, training, trained, frozen, buffers, input_spec, tuple(leaves), output_spec[0], len(watch.readings),
         tuple(watch.tests), draws,
     ), watch  # fmt: skip
+
+
+def _refuse_unknown_shapes(module: torch.fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(value, torch.SymInt) or (
+                isinstance(value, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape)
+            ):
+                raise CaptureError(f"the shape of what {node.target} gives depends on tensor values")
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -73,8 +73,8 @@ class PartRun:
         changed = _changed_storages(order)
         last = {source: index for index, node in enumerate(order) for source in node.all_input_nodes}
         values: dict[fx.Node, Any] = {}
-        before = torch.get_rng_state()
-        torch.set_rng_state(state)
+        before = torch.default_generator.get_state()
+        torch.default_generator.set_state(state)
         try:
             for index, node in enumerate(order):
                 values[node] = self._one(node, values, places, changed)
@@ -83,7 +83,7 @@ class PartRun:
                         values.pop(source, None)
             result = values[wanted]
         finally:
-            torch.set_rng_state(before)
+            torch.default_generator.set_state(before)
         assert isinstance(result, torch.Tensor)
         return result
 
