@@ -35,7 +35,9 @@ Order order_beam(const OrderProblem& g, const Order& any, bool forward, int32_t 
                  const Stop& stop) {
   Words all(g.words, 0);
   for (const int32_t v : any) add(all.data(), v);
-  const Walker walker(g, forward, Words(g.words, 0), any, forward ? 0 : level_of(g, all.data()));
+  Members members(g);
+  members.claim(g, any, 0);
+  const Walker walker(g, forward, Words(g.words, 0), any, forward ? 0 : level_of(g, all.data()), members, 0);
   std::vector<Link> links;
   std::vector<std::vector<Held>> layers(any.size() + 1);
   const auto better = [&](const Held& a, const Held& b) {

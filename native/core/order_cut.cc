@@ -82,84 +82,105 @@ class Flow {
   std::vector<Edge> edges_;
 };
 
-// The flow between two states; nodes: source, sink, one per op between, one per storage that touches them.
+// The flow between two states. What is forced joins its side: ancestors of the op the source, what waits for it the sink;
+// only ops without a relation to it are nodes, and the storages that they decide about.
 class StateCut {
  public:
   StateCut(const OrderProblem& g, const Words& before, const Order& between)
-      : g_(g), before_(before), between_(between), node_(g.op_count, -1), storage_node_(g.storage_count, -1) {
-    for (size_t i = 0; i < between.size(); ++i) node_[between[i]] = 2 + static_cast<int32_t>(i);
+      : g_(g), before_(before), between_(between), seen_(g.storage_count, 0) {
     for (const int32_t v : between) {
       for (const int32_t s : row(g.reads, v)) touch(s);
       for (const int32_t s : row(g.writes, v)) touch(s);
     }
     // What lives through, whoever runs: made before and read only behind, or kept.
     for (int32_t s = 0; s < g.storage_count; ++s) {
-      if (storage_node_[s] >= 0 || g.producer[s] < 0 || !has(before.data(), g.producer[s])) continue;
+      if (seen_[s] || g.producer[s] < 0 || !has(before.data(), g.producer[s])) continue;
       bool alive = g.kept[s];
       for (const int32_t reader : row(g.readers, s)) alive = alive || !has(before.data(), reader);
       if (alive) through_ += g.nbytes[s];
     }
   }
 
-  Cut least(int32_t op, int32_t forced_done, int32_t forced_left) const {
-    Flow flow(2 + static_cast<int32_t>(between_.size() + storages_.size()));
-    for (const int32_t v : between_)
-      for (const int32_t p : row(g_.needs, v))
-        if (node_[p] >= 0) flow.edge(node_[v], node_[p], kForever);
-    for (const int32_t s : storages_) {
-      if (g_.nbytes[s] == 0) continue;
-      const int32_t p = g_.producer[s];
-      flow.edge(node_[p] >= 0 ? node_[p] : 0, storage_node_[s], g_.nbytes[s]);
-      if (g_.kept[s]) flow.edge(storage_node_[s], 1, kForever);
-      for (const int32_t reader : row(g_.readers, s)) {
-        if (has(before_.data(), reader) || (reader == op && g_.reuse[op] == s && !g_.kept[s])) continue;
-        flow.edge(storage_node_[s], node_[reader] >= 0 ? node_[reader] : 1, kForever);
-      }
-    }
+  // `op` runs next; or any, where it is -1.
+  Cut least(int32_t op) const {
+    std::vector<int32_t> node(g_.op_count, kSink);
+    for (int32_t v = 0; v < g_.op_count; ++v)
+      if (has(before_.data(), v)) node[v] = kSource;
+    for (const int32_t v : between_) node[v] = kFree;
     if (op >= 0) {
-      flow.edge(node_[op], 1, kForever);
-      for (const int32_t p : row(g_.needs, op))
-        if (node_[p] >= 0) flow.edge(0, node_[p], kForever);
+      for (const int32_t p : row(g_.needs, op)) spread(g_.needs, p, kSource, node);
+      spread(g_.needed_by, op, kSink, node);
     }
-    if (forced_done >= 0) flow.edge(0, node_[forced_done], kForever);
-    if (forced_left >= 0) flow.edge(node_[forced_left], 1, kForever);
+    int32_t count = 2;
+    for (const int32_t v : between_)
+      if (node[v] == kFree) node[v] = count++;
+    Flow flow(count + static_cast<int32_t>(storages_.size()));
+    for (const int32_t v : between_)
+      if (node[v] >= 2)
+        for (const int32_t p : row(g_.needs, v))
+          if (node[p] >= 2) flow.edge(node[v], node[p], kForever);
+    Bytes always = through_;
+    for (const int32_t s : storages_) {
+      if (node[g_.producer[s]] == kSink) continue;
+      bool alive = g_.kept[s];
+      for (const int32_t reader : row(g_.readers, s)) alive = alive || (node[reader] == kSink && !takes(op, reader, s));
+      if (alive && node[g_.producer[s]] == kSource) {
+        always += g_.nbytes[s];
+        continue;
+      }
+      flow.edge(node[g_.producer[s]], count, g_.nbytes[s]);
+      if (alive) flow.edge(count, kSink, kForever);
+      else
+        for (const int32_t reader : row(g_.readers, s))
+          if (node[reader] >= 2) flow.edge(count, node[reader], kForever);
+      ++count;
+    }
     Cut cut;
-    cut.bytes = through_ + flow.run(0, 1) + (op >= 0 ? g_.own[op] : 0);
-    for (const int32_t v : between_) cut.done.push_back(flow.on_source_side(node_[v]));
+    cut.bytes = always + flow.run(kSource, kSink) + (op >= 0 ? g_.own[op] : 0);
+    for (const int32_t v : between_)
+      cut.done.push_back(node[v] == kSource || (node[v] >= 2 && flow.on_source_side(node[v])));
     return cut;
   }
 
  private:
+  static constexpr int32_t kSource = 0, kSink = 1, kFree = -1;
+
+  // Whether the op's own read of a storage does not keep it: its output takes those bytes over.
+  bool takes(int32_t op, int32_t reader, int32_t s) const { return reader == op && g_.reuse[op] == s && !g_.kept[s]; }
+
+  void spread(const Lists& lists, int32_t from, int32_t side, std::vector<int32_t>& node) const {
+    if (node[from] != kFree) return;
+    Order stack{from};
+    node[from] = side;
+    while (!stack.empty()) {
+      const int32_t v = stack.back();
+      stack.pop_back();
+      for (const int32_t u : row(lists, v))
+        if (node[u] == kFree) {
+          node[u] = side;
+          stack.push_back(u);
+        }
+    }
+  }
+
   void touch(int32_t s) {
-    if (storage_node_[s] >= 0) return;
-    storage_node_[s] = 2 + static_cast<int32_t>(between_.size() + storages_.size());
+    if (seen_[s] || g_.nbytes[s] == 0) return;
+    seen_[s] = 1;
     storages_.push_back(s);
   }
 
   const OrderProblem& g_;
   const Words& before_;
   const Order& between_;
-  std::vector<int32_t> node_, storage_node_, storages_;
+  std::vector<uint8_t> seen_;
+  Order storages_;
   Bytes through_ = 0;
 };
 
 }  // namespace
 
-Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op, bool but_first) {
-  const StateCut cuts(g, before, between);
-  if (op >= 0) return cuts.least(op, -1, -1);
-  std::vector<uint8_t> within(g.op_count, 0);
-  for (const int32_t v : between) within[v] = 1;
-  Cut best;
-  best.bytes = kForever;
-  for (const int32_t end : between) {  // some op at the end in question ran, or did not: the least over which one
-    bool inner = false;
-    for (const int32_t other : row(but_first ? g.needs : g.needed_by, end)) inner = inner || within[other];
-    if (inner) continue;
-    Cut cut = but_first ? cuts.least(-1, end, -1) : cuts.least(-1, -1, end);
-    if (cut.bytes < best.bytes) best = std::move(cut);
-  }
-  return best;
+Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op) {
+  return StateCut(g, before, between).least(op);
 }
 
 Bound order_bound(const OrderProblem& g, const Order& order, const Stop& stop) {
@@ -174,7 +195,7 @@ Bound order_bound(const OrderProblem& g, const Order& order, const Stop& stop) {
     if (cap <= bound.bytes) break;
     if (stop()) return bound;
     caps.pop();
-    const Cut cut = cuts.least(op, -1, -1);
+    const Cut cut = cuts.least(op);
     if (cut.bytes > bound.bytes) bound.bytes = cut.bytes, bound.op = op;
   }
   bound.complete = true;

@@ -16,9 +16,9 @@ struct Cut {
   std::vector<uint8_t> done;   // for each of `between`: whether it ran before
 };
 
-// Between the state `before` and the one with also all of `between` done. `op`: one of `between`, or -1 for the least
-// level of any state but the first (`but_first`) or but the last.
-Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op, bool but_first = true);
+// Between the state `before` and the one with also all of `between` done. `op`: one of `between`; or -1 for the least
+// level of any state, the ends included.
+Cut least_state(const OrderProblem& g, const Words& before, const Order& between, int32_t op);
 
 struct Bound {
   Bytes bytes = 0;

@@ -1,180 +1,22 @@
 #include "core/order_exact.h"
 
 #include <algorithm>
-#include <queue>
+#include <array>
+#include <list>
+#include <memory>
 
 #include "core/order_cut.h"
-#include "core/order_state.h"
+#include "core/order_hill.h"
 
 namespace memfit {
 
 namespace {
 
-enum class Outcome { kLower, kEnd, kNone, kCut };
+constexpr int64_t kFirst = 2000;  // states of the first attempt at a walk; eightfold at each further one
 
-// The states seen so far, each with how it was reached; looked up by their sets.
-class Seen {
- public:
-  explicit Seen(int32_t words) : words_(words), table_(1024, -1) {}
-
-  // The index of a new state, or -1 where its set was seen before.
-  int32_t insert(const LiveState& state, int32_t parent) {
-    if (2 * states_.size() >= table_.size()) grow();
-    size_t at = hash(state.marked.data()) & (table_.size() - 1);
-    for (; table_[at] >= 0; at = (at + 1) & (table_.size() - 1))
-      if (std::equal(state.marked.begin(), state.marked.end(), marked(table_[at]))) return -1;
-    const auto index = static_cast<int32_t>(states_.size());
-    table_[at] = index;
-    states_.push_back({parent, state.count, state.level, paths_.size(), ready_.size()});
-    sets_.insert(sets_.end(), state.marked.begin(), state.marked.end());
-    paths_.insert(paths_.end(), state.path.begin(), state.path.end());
-    ready_.insert(ready_.end(), state.ready.begin(), state.ready.end());
-    return index;
-  }
-
-  void load(int32_t index, LiveState& state) const {
-    const Held& held = states_[index];
-    state.marked.assign(marked(index), marked(index) + words_);
-    const size_t last = static_cast<size_t>(index) + 1 < states_.size() ? states_[index + 1].ready : ready_.size();
-    state.ready.assign(ready_.begin() + held.ready, ready_.begin() + last);
-    state.level = held.level;
-    state.count = held.count;
-    state.path.clear();
-  }
-
-  Order path(int32_t index) const {
-    std::vector<int32_t> chain;
-    for (; index >= 0; index = states_[index].parent) chain.push_back(index);
-    Order out;
-    for (auto it = chain.rbegin(); it != chain.rend(); ++it) {
-      const size_t last = static_cast<size_t>(*it) + 1 < states_.size() ? states_[*it + 1].path : paths_.size();
-      out.insert(out.end(), paths_.begin() + states_[*it].path, paths_.begin() + last);
-    }
-    return out;
-  }
-
-  int64_t bytes() const {
-    return 8 * static_cast<int64_t>(sets_.size()) + 4 * static_cast<int64_t>(paths_.size() + ready_.size());
-  }
-
- private:
-  struct Held {
-    int32_t parent, count;
-    Bytes level;
-    size_t path, ready;
-  };
-
-  const uint64_t* marked(int32_t index) const { return sets_.data() + static_cast<size_t>(index) * words_; }
-  uint64_t hash(const uint64_t* set) const {
-    uint64_t z = 0x9E3779B97F4A7C15ull;
-    for (int32_t i = 0; i < words_; ++i) {
-      z = (z ^ set[i]) * 0xBF58476D1CE4E5B9ull;
-      z ^= z >> 29;
-    }
-    return z;
-  }
-  void grow() {
-    table_.assign(2 * table_.size(), -1);
-    for (size_t i = 0; i < states_.size(); ++i) {
-      size_t at = hash(marked(static_cast<int32_t>(i))) & (table_.size() - 1);
-      while (table_[at] >= 0) at = (at + 1) & (table_.size() - 1);
-      table_[at] = static_cast<int32_t>(i);
-    }
-  }
-
-  int32_t words_;
-  std::vector<int32_t> table_;
-  std::vector<Held> states_;
-  std::vector<uint64_t> sets_;
-  Order paths_, ready_;
-};
-
-constexpr int64_t kMemory = 512ll << 20;  // bytes of states held at most
-
-// One walk from one state until a state that is no higher, the end, or the limit.
-class Hill {
- public:
-  Hill(const Walker& walker, Bytes& target, Bytes high, const Stop& stop)
-      : walker_(walker), target_(target), high_(high), stop_(stop), seen_(walker.direction().g.words) {}
-
-  Outcome run(int64_t states) {
-    LiveState state = walker_.start();
-    walker_.settle(state, target_);
-    if (const auto outcome = keep(state, -1); outcome != Outcome::kNone) return outcome;
-    for (int64_t work = 0;; ++work) {
-      if (work >= states || seen_.bytes() > kMemory || ((work & 63) == 0 && stop_())) return Outcome::kCut;
-      if (!open_.empty()) {
-        const int32_t at = open_.top().second;
-        open_.pop();
-        if (const auto outcome = expand(at); outcome != Outcome::kNone) return outcome;
-      } else {
-        target_ = waiting_.empty() ? high_ : std::max(target_, waiting_.top().during);
-        if (target_ >= high_) return Outcome::kNone;
-        const Waiting next = waiting_.top();
-        waiting_.pop();
-        seen_.load(next.state, state);
-        if (const auto outcome = child(state, next.state, next.op); outcome != Outcome::kNone) return outcome;
-      }
-    }
-  }
-  const Order& path() const { return path_; }
-  bool free_moves_only() const { return free_moves_only_; }
-
- private:
-  struct Waiting {
-    Bytes during;
-    int32_t state, op;
-    bool operator<(const Waiting& other) const { return during > other.during; }
-  };
-
-  Outcome expand(int32_t at) {
-    LiveState from;
-    seen_.load(at, from);
-    const Order choices = from.ready;
-    for (const int32_t op : choices) {
-      const Bytes during = walker_.cost(from, op).during;
-      if (during > target_) {
-        if (during < high_) waiting_.push({during, at, op});
-        continue;
-      }
-      LiveState state = from;
-      if (const auto outcome = child(state, at, op); outcome != Outcome::kNone) return outcome;
-    }
-    return Outcome::kNone;
-  }
-
-  Outcome child(LiveState& state, int32_t parent, int32_t op) {
-    walker_.run(state, op, walker_.cost(state, op));
-    walker_.settle(state, target_);
-    return keep(state, parent);
-  }
-
-  Outcome keep(const LiveState& state, int32_t parent) {
-    const int32_t index = seen_.insert(state, parent);
-    if (index < 0) return Outcome::kNone;
-    free_moves_only_ = parent < 0;
-    const bool end = state.count == walker_.total();
-    if (end || (state.count > 0 && state.level <= walker_.start().level)) {
-      path_ = seen_.path(index);
-      return end ? Outcome::kEnd : Outcome::kLower;
-    }
-    open_.push({{state.count, -state.level}, index});
-    return Outcome::kNone;
-  }
-
-  const Walker& walker_;
-  Bytes& target_;
-  Bytes high_;
-  const Stop& stop_;
-  Seen seen_;
-  std::priority_queue<std::pair<std::pair<int32_t, Bytes>, int32_t>> open_;
-  std::priority_queue<Waiting> waiting_;
-  Order path_;
-  bool free_moves_only_ = false;
-};
-
-// The part of a walk's path that leads to the least state on its way: only that one may be taken for good.
-Order to_least(const OrderProblem& g, const Words& marked, bool forward, const Order& path) {
+// The part of a walk's path that leads to the least state on its way: only that one may be taken for good. `level`: where
+// the walk began; its end is no higher, so where nothing is below `level` the end is a least state too.
+Order to_least(const OrderProblem& g, const Words& marked, bool forward, const Order& path, Bytes level) {
   Words before = marked;
   Order between = path;
   if (!forward) {
@@ -182,7 +24,8 @@ Order to_least(const OrderProblem& g, const Words& marked, bool forward, const O
     for (const int32_t v : path) before[v >> 6] &= ~(1ull << (v & 63));
     std::reverse(between.begin(), between.end());
   }
-  const Cut cut = least_state(g, before, between, -1, forward);
+  const Cut cut = least_state(g, before, between, -1);
+  if (cut.bytes >= level) return path;
   std::vector<uint8_t> taken(g.op_count, 0);
   for (size_t i = 0; i < between.size(); ++i) taken[between[i]] = cut.done[i] == forward;
   Order out;
@@ -191,54 +34,217 @@ Order to_least(const OrderProblem& g, const Words& marked, bool forward, const O
   return out;
 }
 
+// Ops that are walked together: `parts` are those that no need ties to each other, only results that several read. The
+// walks from the front and the back of each part, and of all together where they are more than one.
+struct Group {
+  Order ops;
+  std::vector<Order> parts;
+  std::vector<std::array<std::unique_ptr<Hill>, 2>> hills;  // one per part, then one for all where that differs
+};
+
+class Roots {
+ public:
+  explicit Roots(int32_t count) : parent_(count, -1) {}
+  void reset(const Order& ops) {
+    for (const int32_t v : ops) parent_[v] = v;
+  }
+  int32_t find(int32_t v) {
+    while (parent_[v] != v) v = parent_[v] = parent_[parent_[v]];
+    return v;
+  }
+  void join(int32_t a, int32_t b) { parent_[find(a)] = find(b); }
+
+ private:
+  std::vector<int32_t> parent_;
+};
+
+class Search {
+ public:
+  Search(const OrderProblem& g, const Words& before, const Order& between, Bytes low, Bytes high, int64_t states,
+         const Stop& stop)
+      : g_(g), target_(low), high_(high), states_(states), stop_(stop), done_(before), after_(g.words, ~0ull),
+        left_(between.size()), within_(g.op_count, 0), roots_(g.op_count), part_members_(g), group_members_(g) {
+    for (int32_t i = 0; i < g.words; ++i) after_[i] &= ~before[i];
+    for (const int32_t v : between) after_[v >> 6] &= ~(1ull << (v & 63));
+    for (const int32_t v : between) within_[v] = 1;
+    split(between);
+    levels();
+  }
+
+  Exact run() {
+    int64_t limit = std::min(states_, kFirst);
+    while (left_ > 0 && target_ < high_) {
+      if (advance(limit)) {
+        limit = std::min(states_, kFirst);
+        continue;
+      }
+      if (raise()) continue;
+      if (limit >= states_ || stop_()) break;
+      limit = std::min(states_, limit * 8);
+    }
+    Exact result;
+    result.bound = std::min(target_, high_);
+    result.complete = left_ == 0 || target_ >= high_;
+    if (left_ == 0) {
+      result.order = front_;
+      result.order.insert(result.order.end(), back_.rbegin(), back_.rend());
+    }
+    return result;
+  }
+
+ private:
+  // Takes one lower state for good, from the front or the back of some group; false where no walk found one.
+  bool advance(int64_t limit) {
+    for (int side = 0; side < 2; ++side) {
+      exhausted_[side] = true;
+      blocked_[side] = false;
+      next_[side] = high_;
+    }
+    for (auto group = groups_.begin(); group != groups_.end(); ++group)
+      for (int side = 0; side < 2; ++side) {
+        const size_t count = group->parts.size() + (group->parts.size() > 1);
+        for (size_t i = 0; i < count; ++i) {
+          const bool whole = i + 1 == count;
+          Hill& hill = walk(*group, i, side);
+          const bool only = whole && groups_.size() == 1;
+          bool whole_path = true, moved = false;
+          Outcome outcome = Outcome::kLower;
+          while (whole_path && outcome == Outcome::kLower) {
+            outcome = hill.run(target_ - level_[side], limit, only, stop_);
+            if (outcome != Outcome::kLower && outcome != Outcome::kEnd) break;
+            whole_path = take(hill, side == 0, outcome == Outcome::kEnd);
+            moved = true;
+          }
+          if (moved) {
+            settle(group, whole_path);
+            return true;
+          }
+          if (!whole) continue;
+          if (outcome == Outcome::kCut) exhausted_[side] = false;
+          blocked_[side] = blocked_[side] || !hill.reached_end();
+          next_[side] = std::min(next_[side], level_[side] + hill.waiting());
+        }
+      }
+    return false;
+  }
+
+  // The next target, where no walk of a side has more to see: had an order within the target crossed all groups, the
+  // first of them to come back to its level could have done so alone, from that side. Where both sides saw all there is,
+  // the smaller next target is enough, and no step is taken for good at a higher one than it needs.
+  bool raise() {
+    Bytes next = target_;
+    if (exhausted_[0] && exhausted_[1]) {
+      next = std::min(next_[0], next_[1]);
+    } else {
+      for (int side = 0; side < 2; ++side)
+        if (exhausted_[side] && blocked_[side]) next = std::max(next, next_[side]);
+    }
+    if (next <= target_) return false;
+    target_ = next;
+    return true;
+  }
+
+  Hill& walk(Group& group, size_t index, int side) {
+    auto& hill = group.hills[index][side];
+    if (!hill) {
+      const bool whole = index + 1 == group.hills.size();
+      const Order& ops = whole ? group.ops : group.parts[index];
+      const Members& members = whole ? group_members_ : part_members_;
+      hill = std::make_unique<Hill>(
+          Walker(g_, side == 0, side == 0 ? done_ : after_, ops, 0, members, members.owner[ops.front()]));
+    }
+    return *hill;
+  }
+
+  // Takes the walk's path for good, or the part of it that leads to the least state; whether it was all.
+  bool take(Hill& hill, bool forward, bool end) {
+    Words& marked = forward ? done_ : after_;
+    const bool all = end || hill.free_moves_only();
+    const Order path = all ? hill.path() : to_least(g_, marked, forward, hill.path(), level_[forward ? 0 : 1]);
+    const bool whole = path.size() == hill.path().size();
+    for (const int32_t v : path) {
+      add(marked.data(), v);
+      within_[v] = 0;
+      (forward ? front_ : back_).push_back(v);
+    }
+    left_ -= path.size();
+    if (whole && !end) level_[forward ? 0 : 1] += hill.rebase();
+    return whole;
+  }
+
+  // What is left of a group is split again.
+  void settle(std::list<Group>::iterator group, bool levels_known) {
+    Order rest;
+    for (const int32_t v : group->ops)
+      if (within_[v]) rest.push_back(v);
+    groups_.erase(group);
+    if (!rest.empty()) split(rest);
+    if (!levels_known) levels();
+  }
+
+  void levels() {
+    Words all = done_;
+    for (const auto& group : groups_)
+      for (const int32_t v : group.ops) add(all.data(), v);
+    level_[0] = level_of(g_, done_.data());
+    level_[1] = level_of(g_, all.data());
+  }
+
+  // Adds the groups of `ops`: tied by needs, or by a result that dies among them and that both read.
+  void split(const Order& ops) {
+    roots_.reset(ops);
+    for (const int32_t v : ops)
+      for (const int32_t p : row(g_.needs, v))
+        if (within_[p]) roots_.join(v, p);
+    std::vector<int32_t> part(ops.size());
+    for (size_t i = 0; i < ops.size(); ++i) part[i] = roots_.find(ops[i]);
+    for (const int32_t v : ops)
+      for (const int32_t s : row(g_.reads, v)) {
+        if (g_.kept[s] || g_.nbytes[s] == 0) continue;
+        bool dies = true;
+        for (const int32_t reader : row(g_.readers, s)) dies = dies && !has(after_.data(), reader);
+        for (const int32_t reader : row(g_.readers, s))
+          if (dies && within_[reader]) roots_.join(v, reader);
+      }
+    std::vector<std::pair<std::pair<int32_t, int32_t>, int32_t>> sorted;  // group, part, place
+    for (size_t i = 0; i < ops.size(); ++i) sorted.push_back({{roots_.find(ops[i]), part[i]}, static_cast<int32_t>(i)});
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 0; i < sorted.size();) {
+      Group group;
+      const int32_t root = sorted[i].first.first;
+      for (; i < sorted.size() && sorted[i].first.first == root; ++i) {
+        if (group.parts.empty() || sorted[i].first.second != sorted[i - 1].first.second) group.parts.emplace_back();
+        group.parts.back().push_back(ops[sorted[i].second]);
+        group.ops.push_back(ops[sorted[i].second]);
+      }
+      for (const Order& one : group.parts) part_members_.claim(g_, one, ids_++);
+      group_members_.claim(g_, group.ops, ids_++);
+      group.hills.resize(group.parts.size() + (group.parts.size() > 1));
+      groups_.push_back(std::move(group));
+    }
+  }
+
+  const OrderProblem& g_;
+  Bytes target_, high_;
+  int64_t states_;
+  const Stop& stop_;
+  Words done_, after_;
+  size_t left_;
+  std::vector<uint8_t> within_;
+  Roots roots_;
+  Members part_members_, group_members_;
+  int32_t ids_ = 0;
+  std::list<Group> groups_;
+  Order front_, back_;
+  Bytes level_[2] = {0, 0}, next_[2] = {0, 0};
+  bool exhausted_[2] = {false, false}, blocked_[2] = {false, false};
+};
+
 }  // namespace
 
 Exact order_exact(const OrderProblem& g, const Words& before, const Order& between, Bytes low, Bytes high,
                   int64_t states, const Stop& stop) {
-  Exact result;
-  Bytes target = low;
-  Words done = before, after(g.words, ~0ull);
-  for (int32_t i = 0; i < g.words; ++i) after[i] &= ~before[i];
-  for (const int32_t v : between) after[v >> 6] &= ~(1ull << (v & 63));
-  Order left = between, front, back;
-  int64_t limit = std::min<int64_t>(states, 500);
-  bool forward = true;
-  int cuts = 0;
-  while (!left.empty() && target < high) {
-    Words& marked = forward ? done : after;
-    Words all = done;
-    if (!forward)
-      for (const int32_t v : left) add(all.data(), v);
-    const Walker walker(g, forward, marked, left, level_of(g, all.data()));
-    Hill hill(walker, target, high, stop);
-    const Outcome outcome = hill.run(limit);
-    if (outcome == Outcome::kNone) break;
-    if (outcome == Outcome::kCut) {
-      if (stop()) break;
-      forward = !forward;
-      if (++cuts < 2) continue;
-      cuts = 0;
-      if (limit >= states) break;
-      limit = std::min(states, limit * 8);
-      continue;
-    }
-    Order path = hill.path();
-    if (outcome == Outcome::kLower && !hill.free_moves_only()) path = to_least(g, marked, forward, path);
-    for (const int32_t v : path) {
-      add(marked.data(), v);
-      (forward ? front : back).push_back(v);
-    }
-    left.erase(std::remove_if(left.begin(), left.end(), [&](int32_t v) { return has(marked.data(), v); }), left.end());
-    cuts = 0;
-    limit = std::min<int64_t>(states, 500);
-  }
-  result.bound = std::min(target, high);
-  result.complete = left.empty() || target >= high;
-  if (left.empty()) {
-    front.insert(front.end(), back.rbegin(), back.rend());
-    result.order = std::move(front);
-  }
-  return result;
+  return Search(g, before, between, low, high, states, stop).run();
 }
 
 }  // namespace memfit

@@ -23,21 +23,38 @@ struct LiveState {
   Order path;         // ops run since the caller emptied it
 };
 
+// Which ops belong to which walk, and which of them are lazy in it; walks side by side own different ops.
+struct Members {
+  std::vector<int32_t> owner;
+  std::vector<uint8_t> lazy;
+  explicit Members(const OrderProblem& g) : owner(g.op_count, -1), lazy(g.op_count, 0) {}
+  void claim(const OrderProblem& g, const Order& ops, int32_t id) {
+    for (const int32_t v : ops) owner[v] = id;
+    for (const int32_t v : ops) {
+      lazy[v] = 0;
+      if (g.needs.count(v) > 0 || g.own[v] != g.made[v]) continue;
+      for (const int32_t u : row(g.needed_by, v)) lazy[v] |= owner[u] == id;
+    }
+  }
+};
+
 class Walker {
  public:
-  // `inside`: the ops still to place; `marked`: what the walk has behind it.
-  Walker(const OrderProblem& g, bool forward, const Words& marked, const Order& inside, Bytes level)
-      : walk_{g, forward}, total_(static_cast<int32_t>(inside.size())), lazy_(g.op_count, 0), inside_(g.op_count, 0) {
-    for (const int32_t v : inside) inside_[v] = 1;
-    if (forward)
-      for (const int32_t v : inside) {
-        if (g.needs.count(v) > 0 || g.own[v] != g.made[v]) continue;
-        for (const int32_t u : row(g.needed_by, v)) lazy_[v] |= inside_[u];
-      }
+  // `inside`: the ops still to place, claimed in `members` as `id`; `marked`: what the walk has behind it.
+  Walker(const OrderProblem& g, bool forward, const Words& marked, const Order& inside, Bytes level,
+         const Members& members, int32_t id)
+      : walk_{g, forward}, total_(static_cast<int32_t>(inside.size())), members_(members), id_(id) {
     start_.marked = marked;
     start_.level = level;
     for (const int32_t v : inside)
-      if (!lazy_[v] && reachable(start_, v)) start_.ready.push_back(v);
+      if (!lazy(v) && reachable(start_, v)) start_.ready.push_back(v);
+  }
+
+  // Begins anew at `state`, reached from the start; its level is the new zero.
+  void restart(const LiveState& state) {
+    start_.marked = state.marked;
+    start_.ready = state.ready;
+    total_ -= state.count;
   }
 
   const LiveState& start() const { return start_; }
@@ -49,14 +66,14 @@ class Walker {
     Bytes level = state.level;
     if (walk_.forward)
       for (const int32_t p : row(walk_.previous(), op))
-        if (lazy_[p] && !has(state.marked.data(), p)) level += walk_.g.own[p];
+        if (lazy(p) && !has(state.marked.data(), p)) level += walk_.g.own[p];
     return walk_.step(state.marked.data(), op, level);  // no lower than while a waiting op ran
   }
 
   void run(LiveState& state, int32_t op, const Step& step) const {
     if (walk_.forward)
       for (const int32_t p : row(walk_.previous(), op))
-        if (lazy_[p] && !has(state.marked.data(), p)) mark(state, p);
+        if (lazy(p) && !has(state.marked.data(), p)) mark(state, p);
     mark(state, op);
     state.level = step.after;
     state.peak = std::max(state.peak, step.during);
@@ -67,7 +84,7 @@ class Walker {
         break;
       }
     for (const int32_t u : row(walk_.next(), op))
-      if (!has(state.marked.data(), u) && !lazy_[u] && reachable(state, u)) state.ready.push_back(u);
+      if (!has(state.marked.data(), u) && !lazy(u) && reachable(state, u)) state.ready.push_back(u);
   }
 
   // Runs ready ops that leave no more bytes than they found and stay within `target`, until none is left.
@@ -86,11 +103,29 @@ class Walker {
     }
   }
 
+  // The same after one `op` ran in a settled state: only what became ready, or reads what it read, can have become free.
+  void settle_after(LiveState& state, int32_t op, Bytes target) const {
+    Order ran{op};
+    for (size_t at = 0; at < ran.size(); ++at) {
+      const auto consider = [&](int32_t v) {
+        if (members_.owner[v] != id_ || has(state.marked.data(), v) || lazy(v) || !reachable(state, v)) return;
+        const Step step = cost(state, v);
+        if (step.during > target || step.after > state.level) return;
+        run(state, v, step);
+        ran.push_back(v);
+      };
+      const int32_t last = ran[at];
+      for (const int32_t v : row(walk_.next(), last)) consider(v);
+      for (const int32_t s : row(walk_.g.reads, last))
+        for (const int32_t v : row(walk_.g.readers, s)) consider(v);
+    }
+  }
+
  private:
   bool reachable(const LiveState& state, int32_t op) const {
-    if (!inside_[op]) return false;
+    if (members_.owner[op] != id_) return false;
     for (const int32_t p : row(walk_.previous(), op))
-      if (!lazy_[p] && !has(state.marked.data(), p)) return false;
+      if (!lazy(p) && !has(state.marked.data(), p)) return false;
     return true;
   }
   void mark(LiveState& state, int32_t op) const {
@@ -99,9 +134,12 @@ class Walker {
     state.path.push_back(op);
   }
 
+  bool lazy(int32_t op) const { return walk_.forward && members_.lazy[op] && members_.owner[op] == id_; }
+
   Direction walk_;
   int32_t total_;
-  std::vector<uint8_t> lazy_, inside_;
+  const Members& members_;
+  int32_t id_;
   LiveState start_;
 };
 

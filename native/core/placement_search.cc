@@ -2,71 +2,31 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
+#include "placement_state.h"
 #include "placement_windows.h"
-#include "random.h"
 
 namespace memfit {
 
 namespace {
 
-// Rank of each buffer, 0 = first, by the letters of `order` and a random disturbance of the leading key.
-std::vector<int32_t> ranks(const PlacementShape& shape, const SearchOptions& options) {
-  const int32_t count = shape.count;
-  std::vector<int64_t> section_total(shape.sections, 0);
-  for (int32_t s = 0; s < shape.sections; ++s)
-    for (int32_t m = shape.member_start[s]; m < shape.member_start[s + 1]; ++m)
-      section_total[s] += shape.size[shape.members[m]];
-  std::vector<std::vector<double>> keys(count);
-  Random random(options.seed);
-  for (int32_t i = 0; i < count; ++i) {
-    double width = 0, total = 0, most = 0, sum = 0;
-    for (int32_t k = shape.span_start[i]; k < shape.span_start[i + 1]; ++k) {
-      width += shape.spans[k].last - shape.spans[k].first;
-      for (int32_t s = shape.spans[k].first; s < shape.spans[k].last; ++s)
-        total = std::max(total, static_cast<double>(section_total[s]));
-      if (!options.weight.empty())
-        for (int32_t s = shape.spans[k].first; s < shape.spans[k].last; ++s) {
-          most = std::max(most, options.weight[s]);
-          sum += options.weight[s];
-        }
-    }
-    for (char letter : options.order) {
-      double key = 0;
-      if (letter == 'D') key = shape.duration[i];
-      if (letter == 'B') key = shape.duration[i] * static_cast<double>(shape.size[i]);
-      if (letter == 'X') key = most;
-      if (letter == 'Y') key = sum;
-      if (letter == 'P') key = sum * static_cast<double>(shape.size[i]);
-      if (letter == 'A') key = width * static_cast<double>(shape.size[i]);
-      if (letter == 'O') key = shape.neighbour_start[i + 1] - shape.neighbour_start[i];
-      if (letter == 'T') key = total;
-      if (letter == 'W') key = width;
-      if (letter == 'Z') key = static_cast<double>(shape.size[i]);
-      if (letter == 'L') key = shape.hull[i].first;
-      if (letter == 'U') key = shape.hull[i].last;
-      keys[i].push_back(key * (1 + options.noise * (random.unit() - 0.5)));
-    }
-  }
-  std::vector<int32_t> order(count), rank(count);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return keys[a] > keys[b]; });
-  for (int32_t k = 0; k < count; ++k) rank[order[k]] = k;
-  return rank;
-}
-
 template <class V>
-class Search final : public PlacementSearch {
+class Search final : public PlacementSearch, private PlacementState<V> {
  public:
-  Search(const PlacementShape& shape, int64_t limit, const SearchOptions& options);
+  Search(const PlacementShape& shape, int64_t limit, const SearchOptions& options)
+      : State(shape, limit, options), cover_(shape.sections + 1, 0) {}
   SearchStatus run(int64_t nodes) override;
   int64_t nodes() const override { return nodes_; }
   std::vector<int64_t> offsets() const override { return {offset_.begin(), offset_.end()}; }
   const std::vector<int64_t>& failures() const override { return failures_; }
 
  private:
-  static constexpr V kNone = std::numeric_limits<V>::max() / 2;
+  using State = PlacementState<V>;
+  using State::kNone;
+  using State::on, State::undo, State::lift, State::raise, State::refloor, State::place, State::unplace;
+  using State::shape_, State::options_, State::limit_, State::rank_, State::size_, State::low_, State::nat_;
+  using State::offset_, State::blocked_, State::floor_, State::total_, State::cut_, State::failures_, State::trail_;
+  using State::impossible_;
 
   struct Frame {
     V level;
@@ -82,195 +42,17 @@ class Search final : public PlacementSearch {
   struct Later {
     int32_t first, last, then, fail_to;
   };
-  struct Change {
-    V* place;
-    V old;
-  };
-
-  bool on(uint32_t flag) const { return (options_.switches & flag) != 0; }
-  void set(V& place, V value) {
-    trail_.push_back({&place, place});
-    place = value;
-  }
-  void undo(size_t mark) {
-    while (trail_.size() > mark) {
-      *trail_.back().place = trail_.back().old;
-      trail_.pop_back();
-    }
-  }
-  V lift(int32_t i, V at) const;      // the lowest allowed offset >= at: alignment, obstacles
-  V pinned_above(int32_t s, V at) const;
-  bool raise(int32_t j, V at);        // low[j] = at
-  bool refloor();                     // floors of the sections that may have changed; false where one fails
-  bool place(int32_t i, V at);
-  void unplace(int32_t i);
   bool waste(const Frame& frame);
   bool expand(int32_t first, int32_t last, int32_t then, int32_t fail_to);
   bool retry();
   bool descend(Frame& frame, int32_t index);
 
-  const PlacementShape& shape_;
-  SearchOptions options_;
-  V limit_;
-  std::vector<int32_t> rank_;
-  std::vector<V> size_, low_, nat_, offset_, floor_, witness_, total_, blocked_;
-  std::vector<int32_t> cut_, choices_, candidates_, cover_;
-  Span dirty_{0, 0};
-  std::vector<std::vector<int32_t>> mates_;  // buffers of equal lifetime that rank before
-  std::vector<Change> trail_;
+  std::vector<int32_t> choices_, candidates_, cover_;
   std::vector<Frame> frames_;
   std::vector<Later> laters_;
-  std::vector<std::pair<V, V>> heads_;
   int64_t nodes_ = 0;
-  std::vector<int64_t> failures_;
   enum { kStart, kForward, kDone } state_ = kStart;
-  bool impossible_ = false;
 };
-
-template <class V>
-Search<V>::Search(const PlacementShape& shape, int64_t limit, const SearchOptions& options)
-    : shape_(shape), options_(options), limit_(static_cast<V>(limit)), rank_(ranks(shape, options)) {
-  const int32_t count = shape.count;
-  size_.assign(shape.size.begin(), shape.size.end());
-  low_.assign(count, 0);
-  nat_.assign(count, 0);
-  offset_.assign(count, 0);
-  blocked_.assign(count, -1);
-  floor_.assign(shape.sections, 0);
-  witness_.assign(shape.sections, -1);
-  total_.assign(shape.sections, 0);
-  cut_.assign(shape.sections + 1, 0);
-  failures_.assign(shape.sections, 0);
-  cover_.assign(shape.sections + 1, 0);
-  dirty_ = {0, shape.sections};
-  mates_.resize(count);
-  for (int32_t i = 0; i < count; ++i) {
-    for (int32_t s = shape.hull[i].first; s + 1 < shape.hull[i].last; ++s) ++cut_[s];
-    low_[i] = nat_[i] = lift(i, 0);
-    if (low_[i] + size_[i] > limit_) impossible_ = true;
-  }
-  if (shape.plain && on(kStacks)) {
-    for (int32_t i = 0; i < count; ++i)
-      for (int32_t k = shape.neighbour_start[i]; k < shape.neighbour_start[i + 1]; ++k) {
-        const int32_t j = shape.neighbours[k];
-        if (shape.lifetime_class[i] == shape.lifetime_class[j] && rank_[j] < rank_[i]) mates_[i].push_back(j);
-      }
-  }
-  for (int32_t s = 0; s < shape.sections; ++s) {
-    for (int32_t m = shape.member_start[s]; m < shape.member_start[s + 1]; ++m) total_[s] += size_[shape.members[m]];
-  }
-  if (shape.clash || shape.pinned_top > limit) impossible_ = true;
-}
-
-template <class V>
-V Search<V>::lift(int32_t i, V at) const {
-  if (shape_.plain) return at;
-  const V step = static_cast<V>(shape_.alignment[i]);
-  V out = (at + step - 1) / step * step;
-  for (int32_t k = shape_.obstacle_start[i]; k < shape_.obstacle_start[i + 1]; ++k) {
-    const Obstacle& wall = shape_.obstacles[k];
-    if (out >= wall.high || out + size_[i] <= wall.low) continue;
-    out = (static_cast<V>(wall.high) + step - 1) / step * step;
-    k = shape_.obstacle_start[i] - 1;  // an obstacle of an overlapping pair may begin lower and end higher
-  }
-  return out;
-}
-
-template <class V>
-V Search<V>::pinned_above(int32_t s, V at) const {
-  V sum = 0;
-  for (int32_t p = shape_.pin_start[s]; p < shape_.pin_start[s + 1]; ++p)
-    if (shape_.pins[p].low >= at) sum += static_cast<V>(shape_.pins[p].high - shape_.pins[p].low);
-  return sum;
-}
-
-template <class V>
-bool Search<V>::raise(int32_t j, V at) {
-  set(low_[j], at);
-  dirty_.first = std::min(dirty_.first, shape_.hull[j].first);
-  dirty_.last = std::max(dirty_.last, shape_.hull[j].last);
-  return at + size_[j] <= limit_;
-}
-
-template <class V>
-bool Search<V>::refloor() {
-  const Span dirty = dirty_;
-  dirty_ = {shape_.sections, 0};
-  V guess = -1;  // a buffer of the section before: often the least one of the next section as well
-  for (int32_t s = dirty.first; s < dirty.last; ++s) {
-    const V held = floor_[s];
-    if (held == kNone || (witness_[s] >= 0 && low_[witness_[s]] == held)) {
-      guess = witness_[s];
-      continue;
-    }
-    V least = kNone, who = 0;
-    const int32_t end = shape_.member_start[s + 1];
-    if (guess >= 0 && low_[guess] == held && shape_.hull[guess].first <= s && s < shape_.hull[guess].last &&
-        shape_.span_start[guess + 1] - shape_.span_start[guess] == 1) {
-      least = held;
-      who = guess;
-    } else {
-      for (int32_t m = shape_.member_start[s]; m < end; ++m) {
-        const int32_t j = shape_.members[m];
-        if (low_[j] < least) {
-          least = low_[j];
-          who = j;
-          if (least == held && witness_[s] >= 0) break;  // floors only rise below a node
-        }
-      }
-    }
-    guess = who;
-    if (least != held) set(floor_[s], least);
-    if (who != witness_[s]) set(witness_[s], who);
-    if (least == kNone) continue;
-    V need = least + total_[s];
-    if (!shape_.plain) need += pinned_above(s, least);
-    bool good = need <= limit_;
-    if (good && on(kHeads)) {
-      heads_.clear();
-      for (int32_t m = shape_.member_start[s]; m < end; ++m) {
-        const int32_t j = shape_.members[m];
-        if (low_[j] != kNone) heads_.push_back({low_[j], size_[j]});
-      }
-      std::sort(heads_.begin(), heads_.end());
-      V top = 0;
-      for (const auto& [head, size] : heads_) top = std::max(top, head) + size;
-      good = top <= limit_;
-    }
-    if (!good) {
-      ++failures_[s];
-      return false;
-    }
-  }
-  return true;
-}
-
-template <class V>
-bool Search<V>::place(int32_t i, V at) {
-  offset_[i] = at;
-  for (int32_t k = shape_.span_start[i]; k < shape_.span_start[i + 1]; ++k)
-    for (int32_t s = shape_.spans[k].first; s < shape_.spans[k].last; ++s) total_[s] -= size_[i];
-  for (int32_t s = shape_.hull[i].first; s + 1 < shape_.hull[i].last; ++s) --cut_[s];
-  bool good = raise(i, kNone) || true;
-  const V top = at + size_[i];
-  for (int32_t k = shape_.neighbour_start[i]; k < shape_.neighbour_start[i + 1]; ++k) {
-    const int32_t j = shape_.neighbours[k];
-    if (low_[j] == kNone || nat_[j] >= top) continue;
-    const V to = lift(j, top);
-    set(nat_[j], to);
-    if (to > low_[j] && !raise(j, to)) good = false;
-  }
-  for (int32_t j : mates_[i])
-    if (low_[j] != kNone) set(blocked_[j], top);
-  return refloor() && good;
-}
-
-template <class V>
-void Search<V>::unplace(int32_t i) {
-  for (int32_t k = shape_.span_start[i]; k < shape_.span_start[i + 1]; ++k)
-    for (int32_t s = shape_.spans[k].first; s < shape_.spans[k].last; ++s) total_[s] += size_[i];
-  for (int32_t s = shape_.hull[i].first; s + 1 < shape_.hull[i].last; ++s) ++cut_[s];
-}
 
 // The child in which no buffer of the section lies at the level: each that could must rest on one yet to be placed.
 template <class V>
@@ -480,7 +262,11 @@ SearchStatus Search<V>::run(int64_t budget) {
 
 std::unique_ptr<PlacementSearch> make_search(const PlacementShape& shape, int64_t limit, const SearchOptions& options) {
   if (shape.windowed) return make_window_search(shape, limit, options.seed);
-  if (limit < (int64_t{1} << 28)) return std::make_unique<Search<int32_t>>(shape, limit, options);
+  // In half the memory where every figure and a step beyond it fits.
+  int64_t largest = std::max(limit, shape.pinned_top);
+  for (int64_t step : shape.alignment) largest = std::max(largest, step);
+  for (int64_t size : shape.size) largest = std::max(largest, size);
+  if (largest < (int64_t{1} << 28)) return std::make_unique<Search<int32_t>>(shape, limit, options);
   return std::make_unique<Search<int64_t>>(shape, limit, options);
 }
 

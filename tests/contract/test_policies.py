@@ -68,6 +68,14 @@ def test_kernel_and_twin_agree_on_long_programs(policy: Policy, alive: int) -> N
     assert_equal(policy.replay(requests, tight), policy.replay(requests, tight, twin=True))
 
 
+@pytest.mark.parametrize(
+    "policy", [FitPolicy("first"), FitPolicy("next"), FitPolicy("worst"), BfcPolicy(spare=MIB)], ids=str
+)
+def test_kernel_and_twin_agree_where_holes_are_many(policy: Policy) -> None:
+    requests = random_requests(7, 5000, 1600)
+    assert_equal(policy.replay(requests, series=True), policy.replay(requests, series=True, twin=True))
+
+
 @each_policy
 @settings(max_examples=15, deadline=None)
 @given(requests=programs())

@@ -11,6 +11,7 @@ import pytest
 
 from memfit.analyses.liveness import simulate, simulate_slowly
 from memfit.ir.graph import Graph, why_invalid
+from memfit.passes.order import order_for_peak
 from memfit.passes.rematerialize import rematerialize, smallest_peak
 from memfit.passes.reorder import optimizer_early
 
@@ -19,6 +20,7 @@ INSTANCES = Path(__file__).parents[2] / "benchmarks" / "instances"
 MAKERS: dict[str, Callable[[Graph], Sequence[int]]] = {
     "program order": lambda graph: range(len(graph.ops)),
     "optimizer early": optimizer_early,
+    "order for peak": lambda graph: order_for_peak(graph).schedule,
     "smallest peak": lambda graph: smallest_peak(graph).schedule,
     "rematerialize": lambda graph: rematerialize(graph, simulate(graph, range(len(graph.ops))).peak * 9 // 10).schedule,
 }

@@ -254,6 +254,20 @@ def test_sizes_of_terabytes() -> None:
     assert least.peak == 300 * scale
 
 
+def test_pinned_buffers_alone() -> None:
+    instance = build([([(0, 2, 0, 4)], 4, 1, 0), ([(1, 3, 0, 4)], 4, 1, 6), ([(4, 5, 0, 4)], 4, 1, 2)])
+    assert exact.place(instance, 10).status == "placed"
+    assert exact.place(instance, 9).status == "infeasible"
+
+
+def test_figures_beyond_32_bits() -> None:
+    one = build([([(0, 2, 0, 8)], 8, 2**40, -1), ([(1, 3, 0, 7)], 7, 1, 2**41)])
+    assert exact.place(one, 100).status == "infeasible"
+    least = exact.minimise(one)
+    assert least.proved
+    assert least.peak == 2**41 + 7
+
+
 def test_pinned_buffers_that_overlap_cannot_be_placed() -> None:
     instance = build([([(0, 2, 0, 4)], 4, 1, 0), ([(1, 3, 0, 4)], 4, 1, 2)])
     assert exact.place(instance, 100).status == "infeasible"

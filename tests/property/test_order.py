@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,40 +9,23 @@ from hypothesis import strategies as st
 
 from memfit.analyses.liveness import simulate
 from memfit.ir.graph import Graph, Op, Storage, why_invalid
-from memfit.passes.order import native_problem, order_for_peak
-from memfit.passes.reorder import requirements
+from memfit.passes.order import native_problem, needs_of, order_for_peak
+from memfit.passes.order_modules import chained, problem_of
 from memfit.testing.exact_order import bytes_while, least_bytes_while, least_peak, states
+from memfit.testing.order_shapes import series_parallel, wired
 from memfit.testing.strategies import random_graph, transformer
 
 FOREVER = 1e6
 
 
-def wired(seed: int, ops: int) -> Graph:
-    """Any shape: shared inputs, several or no outputs, results kept, bytes taken over, workspace, edges, a chain."""
-    draw = random.Random(seed)
-    storages, rows, made, order = [Storage(draw.randint(1, 9), constant=True)], [], [], []
-    for index in range(ops):
-        reads = draw.sample(made, min(len(made), draw.choice([0, 1, 1, 2, 2, 3])))
-        reads += [0] if draw.random() < 0.2 else []
-        writes = []
-        for _ in range(draw.choice([0, 1, 1, 1, 1, 2])):
-            storages.append(Storage(draw.choice([0, 1, 2, 3, 5, 8, 13]), output=draw.random() < 0.1))
-            writes.append(len(storages) - 1)
-        reuse = -1
-        if reads and writes and draw.random() < 0.4:
-            reuse = draw.choice(reads)
-            storages[writes[0]] = Storage(storages[reuse].nbytes, output=storages[writes[0]].output)
-        if index and draw.random() < 0.15:
-            order.append((draw.randrange(index), index))
-        rows.append(Op(f"op{index}", tuple(reads), tuple(writes), workspace=draw.choice([0, 0, 0, 4, 9]), reuse=reuse))
-        made += writes
-    chain = sorted(draw.sample(range(ops), min(ops, draw.choice([0, 0, 2, 3]))))
-    return Graph(tuple(rows), tuple(storages), tuple(order), tuple(chain))
-
-
 def graphs(most: int) -> st.SearchStrategy[Graph]:
-    return st.builds(wired, st.integers(0, 10**9), st.integers(1, most)) | st.builds(
-        random_graph, st.integers(0, 10**6), st.integers(2, most // 2 + 1), training=st.booleans()
+    seeds = st.integers(0, 10**9)
+    return (
+        st.builds(wired, seeds, st.integers(1, most))
+        | st.builds(
+            series_parallel, seeds, st.integers(2, most), shared=st.booleans(), spiced=st.sampled_from([0, 0.4])
+        )
+        | st.builds(random_graph, seeds, st.integers(2, most // 2 + 1), training=st.booleans())
     ).filter(lambda graph: len(graph.ops) <= most + 4)
 
 
@@ -80,7 +61,7 @@ def test_the_exact_search_orders_a_part_and_leaves_the_rest(graph: Graph, data: 
     problem, order = native_problem(graph), given_order(graph)
     first = data.draw(st.integers(0, len(order) - 1))
     last = data.draw(st.integers(first + 1, min(len(order), first + 8)))
-    needs, done = requirements(graph), frozenset(range(first))
+    needs, done = needs_of(graph), frozenset(range(first))
     peaks = {done: 0}
     for state in states(graph):
         if state in peaks and len(state) < last:
@@ -156,6 +137,41 @@ def test_forced_states_are_those_that_every_order_passes(graph: Graph) -> None:
     forced = problem.forced(order).tolist()
     assert set(forced) <= set(alone)
     assert {0, len(graph.ops)} <= set(forced)
+
+
+@settings(max_examples=300, deadline=None)
+@given(graphs(10))
+def test_modules_as_chains_lose_nothing(graph: Graph) -> None:
+    needs = chained(graph, needs_of(graph), FOREVER)
+    problem, count = problem_of(graph, needs), len(graph.ops)
+    order = np.array(topological(needs), dtype=np.int32)
+    assert why_invalid(graph, order.tolist()) == ""
+    found, bound, complete = problem.exact(order[:0], order, 0, 10**9, 10**6, FOREVER)
+    assert complete
+    assert len(found) == count
+    assert simulate(graph, found).peak == graph.base_bytes + bound == least_peak(graph)
+
+
+def topological(needs: list[set[int]]) -> list[int]:
+    out: list[int] = []
+    while len(out) < len(needs):
+        ready = [v for v, before in enumerate(needs) if v not in out and before <= set(out)]
+        assert ready, "the chains contradict the needs"
+        out.append(ready[0])
+    return out
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_series_parallel_graphs_are_one_chain_and_proved(seed: int, shared: bool) -> None:
+    graph = series_parallel(seed, 200, shared=shared)
+    needs = chained(graph, needs_of(graph), FOREVER)
+    assert len(native_problem(graph).forced(np.array(topological(needs), dtype=np.int32))) < len(graph.ops)
+    forced = problem_of(graph, needs).forced(np.array(topological(needs), dtype=np.int32))
+    assert forced.tolist() == list(range(len(graph.ops) + 1))
+    answer = order_for_peak(graph)
+    assert answer.optimal
+    assert simulate(graph, topological(needs)).peak == answer.peak == simulate(graph, answer.schedule).peak
 
 
 def test_a_fork_is_walked_one_branch_at_a_time() -> None:

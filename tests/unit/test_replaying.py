@@ -117,6 +117,16 @@ def test_lifetimes_are_replayed_frees_first(tmp_path: Path, capfd: pytest.Captur
     assert requests.nbytes.tolist() == [5, 7, 0, 6, 0, 0]
 
 
+def test_what_only_a_planner_can_use_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id,lower,upper,size,gaps,offset\nx,0,9,64,2-4,-1\ny,2,4,64,,128\n", encoding="utf-8")
+    code, out, _ = run(capfd, str(path), "--json", "--policies", "best-fit")
+    assert code == 0
+    data = json.loads(out)
+    assert data["peak_live"] == 128
+    assert [note.split()[0] for note in data["notes"]] == ["gaps", "pins"]
+
+
 def saved_trace(path: Path, **changed: Any) -> Path:
     storages = tuple(TraceStorage(4096 * (i + 1), Category.ACTIVATIONS, 0, (1,), "float32") for i in range(3))
     columns = {
@@ -286,6 +296,22 @@ def test_the_picture_is_a_png(events: Path, capfd: pytest.CaptureFixture[str]) -
     assert run(capfd, str(events), "--png", str(path))[0] == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert "page.html" not in [entry.name for entry in events.parent.iterdir()]
+
+
+SNAPSHOTS = Path(__file__).parent.parent / "data" / "snapshots"
+
+
+@pytest.mark.parametrize("name", ["fixed", "expandable"])
+def test_a_snapshot_is_checked_against_its_addresses(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, str(SNAPSHOTS / f"{name}.pickle.gz"), "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert data["mismatches"] == 0
+    assert data["addresses"]["checked"] > 1000
+    names = [row["name"] for row in data["policies"]]
+    assert ("torch-as-recorded" in names) == (name == "expandable")
+    code, out, _ = run(capfd, str(SNAPSHOTS / f"{name}.pickle.gz"), "--policies", "first-fit")
+    assert out.startswith(f"All {data['addresses']['checked']} recorded addresses are those of the replay.")
 
 
 def test_a_device_gives_the_capacity() -> None:

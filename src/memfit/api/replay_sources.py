@@ -3,7 +3,7 @@
 *.npz                    a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
 *.csv                    events (action,id,size), or lifetimes in MiniMalloc's columns (id,lower,upper,size)
 *.json, *.json.gz        a Graph, in its own order
-*.pickle, *.pkl, others  a torch.cuda.memory snapshot (also .gz); it carries the addresses that the real allocator chose
+*.pickle, *.pkl, others  a torch.cuda.memory snapshot; it carries the addresses that the real allocator chose
 file.py:function         a target: the predicted trace of its steps
 """
 
@@ -50,7 +50,7 @@ def requests_from(
         return _of_trace(target, f"a {target.kind} trace", accelerator)
     if isinstance(target, Graph | Problem):
         problem = problem_from(target, settings=None, alignment=1, constants=True, source=None, say=say).problem
-        return Source(requests_of_problem(problem), "this program", "projected")
+        return Source(requests_of_problem(problem), "this program", "projected", _ignored(problem))
     if isinstance(target, str | Path) and ":" not in Path(target).name:
         if settings:
             raise TargetError(
@@ -78,6 +78,18 @@ def requests_of_problem(problem: Problem) -> Requests:
         np.where(allocates, problem.size[rows], 0), np.zeros(2 * count, np.int32), np.zeros(2 * count, np.int32),
         np.full(2 * count, -1, np.int64), tuple(names[i] for i in rows[allocates].tolist()),
     )  # fmt: skip
+
+
+def _ignored(problem: Problem) -> tuple[str, ...]:
+    """What a Problem says that an allocator, which does not know the future, cannot use."""
+    notes = []
+    if problem.pieces:
+        notes.append("gaps are for planners: an allocator holds a buffer from its first instant to its last")
+    if problem.same or problem.in_place:
+        notes.append("buffers that may share bytes are for planners: an allocator serves each")
+    if (problem.offset >= 0).any():
+        notes.append("pins are for planners: an allocator chooses its addresses")
+    return tuple(notes)
 
 
 def _of_trace(trace: Trace, name: str, accelerator: bool) -> Source:
@@ -117,10 +129,9 @@ def _file(path: Path, accelerator: bool, say: Say) -> Source:
             raise TraceError(name, f"it is no text ({error})") from error
         if events:
             return Source(read_event_table(path), name, "recorded")
-    packed = [part.lower() for part in path.suffixes[-2:]] in ([".pickle", ".gz"], [".pkl", ".gz"])
-    if suffix in (".csv", ".json", ".gz") and not packed:
-        found = problem_from(path, settings=None, alignment=None, constants=True, source=None, say=say)
-        return Source(requests_of_problem(found.problem), name, "projected", found.notes)
+    if suffix in (".csv", ".json") or name.lower().endswith(".json.gz"):
+        found = problem_from(path, settings=None, alignment=1, constants=True, source=None, say=say)
+        return Source(requests_of_problem(found.problem), name, "projected", (*found.notes, *_ignored(found.problem)))
     return _of_snapshot(path)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from memfit.allocators.advise import advise as advise_settings
+from memfit.allocators.caching import CachingPolicy
+from memfit.allocators.caching_settings import CachingSettings
 from memfit.allocators.policy import ReplaySeries
 from memfit.allocators.replay import Result, compare, policies_named
 from memfit.allocators.snapshots import Snapshot, check_addresses
@@ -67,6 +69,8 @@ def replay(
     traced = max(steps, STATIC_STEPS) if static else steps
     found = requests_from(target, settings=settings, steps=traced, accelerator=place.kind == "gpu", say=say)
     requests = found.requests
+    if policies is None and found.snapshot is not None and found.snapshot.settings != CachingSettings():
+        named = {"torch-as-recorded": CachingPolicy(found.snapshot.settings), **named}
     sizes = requests.nbytes[requests.action == Action.ALLOCATE]
     if not len(sizes):
         raise TraceError(found.name, "it holds no allocation")

@@ -5,8 +5,8 @@
     mixed     what repeats in every iteration is planned once, and the rest       iterations found in the trace itself
               (first step, state that stays, blocks that cross steps) is dynamic
 
-In the mix, all is dynamic until the iterations begin; then unused memory goes back (EMPTY_CACHE), and the planned arena is
-reserved beside what the rest takes, until they end.
+The mix follows the plan of one iteration as far as the program does (``allocators.guided``); its arena stands beside what
+the rest takes, from the start.
 
 Peaks are bytes reserved without a limit. Times are CPU seconds an event, measured by replaying the very same events: a
 dynamic policy searches, splits and joins, a plan looks an offset up. Offsets are rounded as the policies round, 512 bytes.
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memfit.allocators.fits import ALIGNMENT
+from memfit.allocators.guided import DYNAMIC, follow_plan
 from memfit.allocators.iterations import Iterations, blocks_within, find_iterations
 from memfit.allocators.planned import PlannedPolicy
 from memfit.allocators.policy import Ints, Policy
@@ -70,6 +71,16 @@ def static_against_dynamic(requests: Requests, results: Sequence[Result], say: P
     if mixed is not None:
         contenders.append(mixed)
     words = _recommend(contenders[0] if torch else None, contenders[1 if torch else 0], static, mixed, iterations)
+    expandable = next((r.unlimited.peak_reserved for r in results if r.key == "torch-expandable"), None)
+    least = min(contender.peak for contender in contenders)
+    if (
+        torch
+        and best.key != "torch-expandable"
+        and expandable is not None
+        and torch.unlimited.peak_reserved > expandable
+    ):
+        above = f"{expandable / least - 1.0:.1%} above the least of all"
+        words += f" In torch itself, expandable_segments:True reserves {format_bytes(expandable)}, {above}."
     return StaticAgainstDynamic(
         tuple(contenders), whole.bound, whole.nbytes == whole.bound, iterations.period if iterations else 0,
         iterations.repeats if iterations else 0, words,
@@ -104,43 +115,29 @@ def _plan(problem: Problem) -> _Plan:
 
 
 def _mixed(requests: Requests, iterations: Iterations, best: Result, live: int) -> Contender | None:
-    """The blocks of each iteration by one plan, the rest by the best dynamic policy; None where no block repeats."""
+    """One iteration planned, followed as far as the program does, the rest by the best dynamic policy; None without a block
+    that lives and dies within its iteration.
+    """
     number = blocks_within(requests, iterations)
-    repeats = number >= 0
-    if not repeats.any():
+    buffers = problem_of_requests(requests)
+    once = np.flatnonzero((buffers.lower >= iterations.start) & (buffers.lower < iterations.start + iterations.period))
+    inside = once[number[once] >= 0]
+    if not len(inside):
         return None
-    all_blocks = problem_of_requests(requests)
-    first = np.flatnonzero(repeats)
-    first = first[all_blocks.lower[first] < iterations.start + iterations.period]
-    plan = _plan(simple_problem(all_blocks.lower[first], all_blocks.upper[first], all_blocks.size[first]))
-    offset = np.zeros(int(number.max()) + 1, np.int64)
-    offset[number[first]] = plan.offset
-    fixed, rest = without(requests, ~repeats), without(requests, repeats)
-    arena = PlannedPolicy(offset[number[repeats]], plan.nbytes)
-    peak = _peak_beside(requests, repeats, iterations, best.policy, plan.nbytes)
+    plan = _plan(simple_problem(buffers.lower[inside], buffers.upper[inside], buffers.size[inside]))
+    offset = np.full(requests.blocks, DYNAMIC, np.int64)
+    offset[inside] = plan.offset
+    sizes = requests.nbytes[requests.action == Action.ALLOCATE]
+    place = follow_plan(requests, sizes[once], offset[once], iterations.period)
+    planned = place != DYNAMIC
+    fixed, rest = without(requests, ~planned), without(requests, planned)
+    arena = PlannedPolicy(place[planned], plan.nbytes)
+    peak = plan.nbytes + best.policy.replay(rest).peak_reserved
     seconds = _time(arena, fixed) * len(fixed) + _time(best.policy, rest) * len(rest)
     return Contender(
-        f"mixed: plan for {iterations.repeats} iterations, {best.key} for the rest", peak, _lost(live, peak),
-        seconds / len(requests), float(repeats.mean()), plan.nbytes,
+        f"mixed: one iteration of {iterations.repeats} planned, {best.key} for the rest", peak, _lost(live, peak),
+        seconds / len(requests), float(planned.mean()), plan.nbytes,
     )  # fmt: skip
-
-
-def _peak_beside(requests: Requests, planned: Marks, iterations: Iterations, policy: Policy, arena: int) -> int:
-    """Most bytes reserved by ``policy`` for the blocks not planned, and the arena while the iterations run."""
-    before, stop = iterations.start, iterations.start + iterations.repeats * iterations.period
-    boundary = int(np.count_nonzero(_kept(requests, planned)[:before]))
-    rest = without(requests, planned)
-    emptied = Requests(
-        np.insert(rest.action, boundary, np.uint8(Action.EMPTY_CACHE)), np.insert(rest.block, boundary, 0),
-        np.insert(rest.nbytes, boundary, 0), np.insert(rest.stream, boundary, 0), np.insert(rest.pool, boundary, 0),
-        np.insert(rest.address, boundary, -1), rest.label, rest.meta,
-    )  # fmt: skip
-    series = policy.replay(emptied, series=True).series
-    assert series is not None
-    last = boundary + 1 + int(np.count_nonzero(_kept(requests, planned)[before:stop]))
-    beside = series.reserved.copy()
-    beside[boundary:last] += arena
-    return int(beside.max(initial=arena))
 
 
 def _kept(requests: Requests, left_out: Marks) -> Marks:

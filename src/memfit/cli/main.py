@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return DONE
             except BaseException as error:
+                if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+                    return DONE  # the reader of the answer went away, as `head` does; the console ends so
                 failure = explain(error, arguments)
                 _print_failure(failure, as_json, output)
                 return REFUSED

@@ -9,14 +9,18 @@ Strategy, each step given what the ones before it found (native/core/order_*):
 1. bound: the most bytes that some op needs whatever the order, by minimum cuts over states (``order_cut.h``);
 2. cheap orders: the program's, early optimizer updates, narrow beams from the front and the back, each rearranged
    through the least states of its worst ops; stop where one meets the bound;
-3. exact: between states that every order passes, a search over states under a rising peak with three exact reductions
+3. modules: parts whose best order does not depend on the rest become chains (``order_modules``): a series-parallel
+   graph is then done;
+4. exact: between states that every order passes, a search over states under a rising peak with three exact reductions
    (``order_state.h``, ``order_exact.h``); every rise is a proved bound, so an answer that meets it is optimal;
-4. what is left: wider beams, windows around the worst step searched exactly, until time is over.
+5. what is left: wider beams, windows around the worst step searched exactly, until time is over.
 
 Sources: dynamic programming over states, Ahn et al. 2020 (SERENITY); that a valley may be taken for good, Liu 1987 for
-trees and Kayaaslan et al. 2018 for series-parallel graphs: here it follows from the level being submodular, for any
-graph, and from both ends. Not optimal: graphs with one wide hill of hundreds of independent long branches.
-Cost: milliseconds for hundreds of ops, seconds for thousands; the exact part is exponential in the width of a hill.
+trees and Kayaaslan et al. 2018 for series-parallel graphs: here it follows from the level being submodular over states,
+for any graph, and from both ends. Optimal with proof: series-parallel graphs of any size, graphs of some forty ops of any
+shape, and others wherever the answer meets the bound. Not optimal: a wide hill whose parts share results across it.
+Cost: milliseconds for hundreds of ops, seconds for ten thousand; the exact part is exponential in the width of a hill and
+capped. Figures: benchmarks/results/order.json.
 """
 
 from __future__ import annotations
@@ -29,15 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from memfit import _core
 from memfit.analyses.liveness import simulate
 from memfit.ir.graph import Graph, why_invalid
+from memfit.passes.order_modules import chained, problem_of
 from memfit.passes.reorder import optimizer_early, requirements
 
 Progress = Callable[[str, float], None]
 _WIDTHS = (1, 8, 64, 512)  # of beams
-_STATES = (2_000, 50_000, 1_000_000)  # of exact searches between forced states, per attempt
-_WINDOW, _WINDOW_STATES = 96, 5_000  # ops and states of windows
+_STATES = (10_000, 200_000, 5_000_000)  # of exact searches between forced states, per attempt
+_WINDOW, _WINDOW_STATES = 96, 20_000  # ops and states of windows
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def order_for_peak(graph: Graph, *, time_limit: float = 30.0, progress: Progress
         peak = simulate(graph, given).peak if given else graph.base_bytes
         bound = peak if not given else graph.base_bytes
         return Ordered(given, peak, bound, peak == bound, peak, time.monotonic() - began)
-    search = _Search(graph, began + time_limit, progress)
+    start = np.array(given, dtype=np.int32)
+    search = _Search(graph, native_problem(graph), start, began + time_limit, progress)
     search.run()
     schedule = tuple(int(op) for op in search.best)
     given_peak, peak = simulate(graph, given).peak, simulate(graph, schedule).peak
@@ -81,17 +86,13 @@ def order_for_peak(graph: Graph, *, time_limit: float = 30.0, progress: Progress
 
 
 def native_problem(graph: Graph) -> Any:
-    """The native form of ``graph`` for order searches: constants left out. Cost: O(reads + order edges)."""
-    ops, storages = graph.ops, graph.storages
-    reads = [sorted({s for s in op.reads if not storages[s].constant}) for op in ops]
-    writes = [list(dict.fromkeys(op.writes)) for op in ops]
-    needs = [sorted(before - {index}) for index, before in enumerate(requirements(graph))]
-    reuse = [-1 if op.reuse < 0 or storages[op.reuse].constant else op.reuse for op in ops]
-    return _core.OrderProblem(
-        *_rows(reads), *_rows(writes), *_rows(needs), np.array([op.workspace for op in ops], dtype=np.int64),
-        np.array(reuse, dtype=np.int32), np.array([s.nbytes for s in storages], dtype=np.int64),
-        np.array([s.output for s in storages], dtype=np.uint8),
-    )  # fmt: skip
+    """The native form of ``graph`` under its own rules alone. Cost: O(reads + order edges)."""
+    return problem_of(graph, needs_of(graph))
+
+
+def needs_of(graph: Graph) -> list[set[int]]:
+    """For each op, the ops that run before it in every order. Cost: O(reads + order edges)."""
+    return [before - {index} for index, before in enumerate(requirements(graph))]
 
 
 def _made_twice(graph: Graph) -> bool:
@@ -100,26 +101,23 @@ def _made_twice(graph: Graph) -> bool:
     return len(made) != len(set(made)) or any(graph.storages[s].constant for s in made)
 
 
-def _rows(rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-    start = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=start[1:])
-    return start, np.fromiter((item for row in rows for item in row), dtype=np.int32, count=int(start[-1]))
-
-
 class _Search:
-    """The best order so far, the bound so far, and the steps that bring them together. Bytes without constants."""
+    """The best order so far, the bound so far, and the steps that bring them together. Bytes without constants.
 
-    def __init__(self, graph: Graph, deadline: float, progress: Progress | None) -> None:
-        self.graph, self.deadline, self.progress = graph, deadline, progress
+    ``ceiling``: a peak known from elsewhere; exact searches prove that there is nothing below it, or find it.
+    """
+
+    def __init__(self, graph: Graph, problem: Any, start: Any, deadline: float, progress: Progress | None) -> None:
+        self.graph, self.problem, self.deadline, self.progress = graph, problem, deadline, progress
         self.began = time.monotonic()
-        self.problem = native_problem(graph)
-        self.best: Any = np.arange(len(graph.ops), dtype=np.int32)
-        self.peak = int(self.problem.during(self.best).max())
+        self.best: Any = start
+        self.peak = int(problem.during(start).max())
+        self.ceiling = self.peak
         self.strategy = "program order"
         self.bound = 0
-        self.solved: set[tuple[int, int, int]] = set()
 
     def run(self) -> None:
+        """Cheap orders, then the same graph with its modules as chains, searched in depth."""
         self.bound = max(0, int(self.problem.bound(self.best, self._left(0.2))[0]))
         orders = [("program order", self.best)]
         early = optimizer_early(self.graph)
@@ -128,17 +126,32 @@ class _Search:
         for name, order in orders:
             self._offer(order, name)
             self._offer(self.problem.uncross(order, self.bound, self._left(0.2)), f"{name}, least states")
-        for attempt, states in enumerate(_STATES):
-            for width in _WIDTHS[: 1 + attempt] if attempt == 0 else _WIDTHS[attempt : attempt + 1]:
-                self._beams(width)
+        self._beams(_WIDTHS[0])
+        if self._done():
+            return
+        self._say("modules")
+        needs = chained(self.graph, needs_of(self.graph), self._left(0.2))
+        start = _in_order(needs, self.best.tolist())
+        deep = _Search(self.graph, problem_of(self.graph, needs), start, self.deadline, self.progress)
+        deep.bound, deep.ceiling = self.bound, self.peak
+        deep.in_depth()
+        self.bound = min(deep.bound, deep.peak, self.peak)
+        self._offer(deep.best, deep.strategy)
+        if not self._done():
+            self._windows(_STATES[-1])
+
+    def in_depth(self) -> None:
+        """Exact searches and beams in turn, each round with more effort."""
+        for width, states in zip(_WIDTHS[1:], _STATES, strict=True):
             self._exact(states)
-            self._windows(states)
+            self._beams(width)
             if self._done():
                 return
-        self._beams(_WIDTHS[-1])
+            self._windows(states)
+        self._exact(_STATES[-1])
 
     def _done(self) -> bool:
-        return self.peak <= self.bound or time.monotonic() >= self.deadline
+        return min(self.peak, self.ceiling) <= self.bound or time.monotonic() >= self.deadline
 
     def _left(self, share: float = 1.0) -> float:
         return max(0.0, (self.deadline - time.monotonic()) * share)
@@ -160,7 +173,8 @@ class _Search:
             if self._done():
                 return
             self._say("beam")
-            order = self.problem.beam(self.best, forward, width, self.bound, self.peak, self._left(0.25))
+            high = min(self.peak, self.ceiling)
+            order = self.problem.beam(self.best, forward, width, self.bound, high, self._left(0.25))
             name = f"beam of {width} from the {'front' if forward else 'back'}"
             self._offer(order, name)
             if len(order) and self.peak > self.bound:
@@ -181,16 +195,33 @@ class _Search:
             )
             self.bound = max(self.bound, int(bound))
             if len(order):
-                self._offer_always(np.concatenate([self.best[:first], order, self.best[last:]]))
-
-    def _offer_always(self, order: Any) -> None:
-        """An order that is better in one range; the whole may have the same peak elsewhere."""
-        peak = int(self.problem.during(order).max())
-        if peak <= self.peak:
-            self.best, self.peak, self.strategy = order, peak, "exact"
+                self.best = np.concatenate([self.best[:first], order, self.best[last:]])
+                peak = int(self.problem.during(self.best).max())
+                self.strategy = "exact" if peak < self.peak else self.strategy
+                self.peak = peak
 
     def _windows(self, states: int) -> None:
         if not self._done():
             self._say("windows")
             limit = min(states, _WINDOW_STATES)
             self._offer(self.problem.windows(self.best, self.bound, _WINDOW, limit, self._left(0.5)), "windows")
+
+
+def _in_order(needs: Sequence[set[int]], order: Sequence[int]) -> Any:
+    """An order that keeps ``needs``, as near to ``order`` as depth-first allows."""
+    out: list[int] = []
+    done = [False] * len(needs)
+    place = {index: rank for rank, index in enumerate(order)}
+    for index in order:
+        stack = [index]
+        while stack:
+            top = stack[-1]
+            missing = sorted((p for p in needs[top] if not done[p]), key=place.__getitem__, reverse=True)
+            if missing:
+                stack += missing
+                continue
+            stack.pop()
+            if not done[top]:
+                done[top] = True
+                out.append(top)
+    return np.array(out, dtype=np.int32)

@@ -28,6 +28,7 @@ from memfit.planners.problem import Instance, Ints
 
 FOUND, EXHAUSTED, PAUSED = 0, 1, 2
 _SLICE_SECONDS = 0.03
+_PARTS_TURN = 40  # of minimise: by then easy problems are solved, and a part may show why this one is not
 
 
 class Switch(IntFlag):
@@ -203,6 +204,11 @@ def minimise(
     aimed = False
     while peak > bound and time.perf_counter() - began < time_limit:
         turn += 1
+        if turn == _PARTS_TURN:
+            from memfit.planners import part_bounds  # it searches parts with this module
+
+            left = began + time_limit - time.perf_counter()
+            bound = part_bounds.raise_bound(instance, bound, unit=unit, time_limit=min(max(left, 0.0) / 10, 2.0))
         if at_bound.limit < bound:
             at_bound.aim(shape, bound)
         # Every other turn at the bound, later every eighth; the rest below the incumbent, a part of the way down.

@@ -26,6 +26,7 @@ svg .axis { fill: var(--soft); font-size: 11.5px; }
 .use { fill: #3a6ea5; } .rounding { fill: #e2b04a; } .holes { fill: #d8664a; } .kept { fill: var(--kept); }
 .need { stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 5 3; } .rule { stroke: var(--line); }
 :root { --kept: #e8d9cf; } @media (prefers-color-scheme: dark) { :root { --kept: #4a423d; } }
+.bars { min-width: 680px; }
 .key { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0 0 10px; font-size: 14px; }
 .key svg { width: 12px; height: 12px; display: inline-block; margin-right: 7px; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 12px 18px; }
@@ -89,7 +90,10 @@ def _bars(report: ReplayReport, rows: Sequence[PolicyRow]) -> str:
     scale = (WIDTH - LEFT - RIGHT) / most
     height = 26 + BAR * len(rows)
     need = LEFT + report.peak_live * scale
-    out = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Reserved bytes of each policy at its peak">']
+    out = [
+        f'<div class="wide"><svg class="bars" viewBox="0 0 {WIDTH} {height}" role="img" '
+        'aria-label="Reserved bytes of each policy at its peak">'
+    ]
     for number, row in enumerate(rows):
         y = 22 + BAR * number
         live, allocated, reserved = row.at_peak
@@ -100,7 +104,9 @@ def _bars(report: ReplayReport, rows: Sequence[PolicyRow]) -> str:
         out.append(
             f'<g><title>{escape(tip)}</title><text x="{LEFT - 8}" y="{y + 17}" text-anchor="end">{escape(row.key)}</text>'
         )
-        for name, start, end in (("use", 0, live), ("rounding", live, allocated), ("holes", allocated, reserved)):
+        kept = max(min(reserved, report.peak_live), allocated)
+        spans = (("use", 0, live), ("rounding", live, allocated), ("kept", allocated, kept), ("holes", kept, reserved))
+        for name, start, end in spans:
             out.append(
                 f'<rect class="{name}" x="{LEFT + start * scale:.1f}" y="{y + 2}" width="{max(end - start, 0) * scale:.1f}" '
                 f'height="{BAR - 7}"/>'
@@ -109,7 +115,9 @@ def _bars(report: ReplayReport, rows: Sequence[PolicyRow]) -> str:
         text = f"{format_bytes(row.peak_reserved)} ({share(row.fragmentation)} lost)"
         out.append(f'<text x="{behind:.1f}" y="{y + 17}">{text}</text></g>')
     out.append(f'<line class="need" x1="{need:.1f}" x2="{need:.1f}" y1="18" y2="{height}"/>')
-    out.append(f'<text class="axis" x="{need:.1f}" y="12" text-anchor="middle">what the program needs</text></svg>')
+    out.append(
+        f'<text class="axis" x="{need:.1f}" y="12" text-anchor="middle">what the program needs</text></svg></div>'
+    )
     return "".join(out)
 
 

@@ -1,8 +1,8 @@
 """Fragmentation of one trace under all policies as one picture (PNG) that a newcomer understands.
 
-On top a bar for each policy when it holds most: bytes in use, lost to rounding, free in holes; a line marks what the
-program needs at its peak. Below, for each policy, the whole run on one scale: what is idle between two peaks is pale,
-what is reserved above the program's peak is not::
+On top a bar for each policy when it holds most: bytes in use, lost to rounding, free; a line marks what the program needs
+at its peak. Below, for each policy, the whole run on one scale. Free bytes below the program's own peak are pale, for it
+will need them again; what is reserved above is lost::
 
     torch       [######## in use ########|r|~~~~ holes ~~~~]        torch          bfc            buddy
     best fit    [######## in use ########|r|~~]                     /-~~~\\ ~~      /--~~~~~~      /-~~\\~
@@ -96,7 +96,9 @@ def _bars(axes: Any, report: ReplayReport, rows: list[PolicyRow], unit: int, nam
     reserved = np.array([row.at_peak[2] for row in rows]) / unit
     axes.barh(place, in_use, color=IN_USE, height=0.72)
     axes.barh(place, allocated - in_use, left=in_use, color=ROUNDING, height=0.72)
-    axes.barh(place, reserved - allocated, left=allocated, color=HOLES, height=0.72)
+    kept = np.maximum(np.minimum(reserved, report.peak_live / unit), allocated)
+    axes.barh(place, kept - allocated, left=allocated, color=KEPT, height=0.72)
+    axes.barh(place, reserved - kept, left=kept, color=HOLES, height=0.72)
     axes.axvline(report.peak_live / unit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.text(report.peak_live / unit, len(rows) - 0.42, "what the program needs", ha="center", va="bottom", fontsize=9,
               color=INK)  # fmt: skip

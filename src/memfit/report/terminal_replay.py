@@ -83,7 +83,7 @@ def _draw_policies(console: Console, report: ReplayReport) -> None:
         "  runs on: the smallest capacity, with driver calls there; reserved: without a limit, at its peak",
         style="dim",
     )
-    say(console, "  lost: 1 - peak live / peak reserved, of it by rounding up and in holes at that moment", style="dim")
+    say(console, "  lost: 1 - peak live / peak reserved; rounding, holes: of what is reserved at its peak", style="dim")
 
 
 def _draw_stranded(console: Console, report: ReplayReport) -> None:
