@@ -28,6 +28,8 @@ def graph_of_step(build: Callable[[], Step] | Step) -> Graph:
     """
     step = build if isinstance(build, Step) else _hollow(build)
     captured = capture(step)
+    if captured.tests and step is not build:
+        raise CaptureError("it looks at values of tensors, and a step that is only planned has none")
     alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
     trained = tuple(range(len(captured.trained))) if alone else ()
     return program_of(captured.module, captured.names, optimizer=trained).graph
