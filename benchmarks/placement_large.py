@@ -163,6 +163,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--worker", default="")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what the result file says of problems not measured now"
+    )
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(worker(options.worker, options.million, options.seconds, options.seed)))
@@ -174,7 +177,9 @@ def main() -> None:
     jobs = [(name, False, options.seconds) for name in [*real, *large_families.FAMILIES]]
     if options.million:
         jobs += [(name, True, 6 * options.seconds) for name in [*MILLION_FAMILIES, *real]]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if options.keep:
+        rows = json.loads((record.RESULTS / "placement-large.json").read_text())["problems"]
     for name, million, seconds in jobs:
         if wanted is not None and name + (":million" if million else "") not in wanted:
             continue
@@ -182,7 +187,7 @@ def main() -> None:
         if name in PUBLISHED and not million:
             row["idealloc"] = idealloc(name, 300)
         print(json.dumps(row), flush=True)
-        rows.append(row)
+        rows = [*(kept for kept in rows if kept["name"] != row["name"]), row]
         path = record.write("placement-large", {
             "what": "peak of a placement over the load (a lower bound); CPU seconds of one thread, measured memory",
             "time_limit_seconds": options.seconds, "seed": options.seed, "problems": rows,
