@@ -23,7 +23,9 @@ from memfit.errors import CaptureError, ProblemError, TargetError, TraceError
 from memfit.ir.graph import Graph
 from memfit.ir.step import Step
 from memfit.ir.trace import Trace
+from memfit.passes.order import Ordered, order_for_peak
 from memfit.planners.lifetimes import ALIGNMENT, problem_of_graph, problem_of_trace
+from memfit.planners.load import load_of
 from memfit.planners.plan_file import is_plan, plan_of
 from memfit.planners.problem import Problem
 from memfit.planners.table import read_table
@@ -41,12 +43,16 @@ class Source:
     problem: Problem
     name: str
     notes: tuple[str, ...] = ()
+    ordered: Ordered | None = None
 
 
 def problem_from(
-    target: Any, *, settings: Mapping[str, Any] | None, alignment: int | None, constants: bool, source: str | None, say: Say
+    target: Any, *, settings: Mapping[str, Any] | None, alignment: int | None, constants: bool, source: str | None, say: Say,
+    order: bool = False, time_limit: float = 10.0,
 ) -> Source:  # fmt: skip
     """The Problem of whatever ``plan`` was given; see ``memfit.api.planning.plan`` for the arguments."""
+    if order:
+        return _in_order(target, settings, alignment, constants, source, say, time_limit)
     if alignment is not None and not 1 <= alignment <= 1 << 40:
         raise ProblemError("this program", f"{alignment} is no alignment", "write 1 byte to 1 TiB, such as 64")
     if source not in (None, GRAPH, TRACE):
@@ -63,6 +69,49 @@ def problem_from(
         say("reading the file", None, None)
         return _file(Path(target), alignment, how)
     return _step(target, settings or {}, how, source, say)
+
+
+def _in_order(
+    target: Any, settings: Mapping[str, Any] | None, alignment: int | None, constants: bool, source: str | None, say: Say,
+    time_limit: float,
+) -> Source:  # fmt: skip
+    """The Problem of a graph whose ops were put in the order with the least peak first; never a larger load."""
+    graph, name = _graph_of(target, settings, source, say)
+    how: dict[str, Any] = {"alignment": ALIGNMENT if alignment is None else alignment, "constants": constants}
+    given = problem_of_graph(graph, **how)
+    ordered = order_for_peak(
+        graph, time_limit=time_limit, progress=lambda text, share: say(text, int(100 * share), 100)
+    )
+    problem = problem_of_graph(graph, ordered.schedule, **how)
+    if load_of(problem).peak > load_of(given).peak:  # rounding to the alignment took more than the order gave
+        own = tuple(range(len(graph.ops)))
+        problem, ordered = given, replace(ordered, schedule=own, peak=ordered.given_peak, optimal=False)
+    return Source(problem, name, ordered=ordered)
+
+
+def _graph_of(
+    target: Any, settings: Mapping[str, Any] | None, source: str | None, say: Say
+) -> tuple[Graph, str]:  # fmt: skip
+    if isinstance(target, Graph):
+        return target, "a graph"
+    why = "an order of ops needs a graph: a Graph (.json) or a target (file.py:function)"
+    if source == TRACE or isinstance(target, Problem | Trace):
+        raise ProblemError("another order", why, "leave --order out")
+    if isinstance(target, str | Path) and ":" not in Path(target).name:
+        _no_settings(str(target), settings)
+        path = Path(target)
+        if not path.is_file():
+            raise TargetError(
+                str(path), "there is no such file", "write a file (.json) or a target such as file.py:function"
+            )
+        if not path.name.lower().endswith((".json", ".json.gz")) or is_plan(data := _json(path)):
+            raise ProblemError(f"another order of {path}", why, "leave --order out")
+        return _graph(data, str(path)), str(path)
+    from memfit.frameworks.torch.step_graph import graph_of_step
+
+    name, build = _builder(target, settings or {})
+    say("capturing the step as a graph", None, None)
+    return graph_of_step(build), name
 
 
 def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
@@ -140,23 +189,25 @@ def _no_settings(name: str, settings: Mapping[str, Any] | None) -> None:
         raise TargetError(name, "a file takes no settings", "--set belongs to a target such as file.py:function")
 
 
-def _step(target: Any, settings: Mapping[str, Any], how: dict[str, Any], source: str | None, say: Say) -> Source:
+def _builder(target: Any, settings: Mapping[str, Any]) -> tuple[str, Callable[[], Step] | Step]:
+    """What a report calls the target, and its step or what builds it."""
     from memfit.frameworks.target import load_function, step_of
 
-    build: Callable[[], Step] | Step
     if isinstance(target, Step):
         if settings:
             raise TargetError("step", "a Step that exists takes no settings", "pass the function that makes it")
-        name, build = type(target.model).__name__, target
-    else:
-        function = load_function(target) if isinstance(target, str) else target
-        if not callable(function):
-            raise TargetError(
-                repr(target)[:80], "it is no target", "pass a path, a Problem, Trace, Graph, Step or function"
-            )
-        name = target if isinstance(target, str) else getattr(function, "__name__", type(function).__name__)
-        build = partial(step_of, function, name, settings)
+        return type(target.model).__name__, target
+    function = load_function(target) if isinstance(target, str) else target
+    if not callable(function):
+        raise TargetError(
+            repr(target)[:80], "it is no target", "pass a path, a Problem, Trace, Graph, Step or function"
+        )
+    name = target if isinstance(target, str) else getattr(function, "__name__", type(function).__name__)
+    return name, partial(step_of, function, name, settings)
 
+
+def _step(target: Any, settings: Mapping[str, Any], how: dict[str, Any], source: str | None, say: Say) -> Source:
+    name, build = _builder(target, settings)
     notes = []
     if source != TRACE:
         say("capturing the step as a graph", None, None)

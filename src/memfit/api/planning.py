@@ -36,7 +36,7 @@ def plan(
     settings: Mapping[str, Any] | None = None, capacity: int | None = None, memories: Sequence[Memory] = (),
     time_limit: float = TIME_LIMIT, strategies: Sequence[str] | None = None, alignment: int | None = None,
     constants: bool = False, source: str | None = None, threads: int = 1, must_fit: bool = True,
-    progress: Progress | None = None,
+    order: bool = False, progress: Progress | None = None,
 ) -> PlanReport:  # fmt: skip
     """An offset for every buffer of a program, the peak of each strategy, and a proved lower bound.
 
@@ -54,6 +54,7 @@ def plan(
         constants: also place parameters, buffers, inputs and optimizer state.
         source: "graph" or "trace": what to take a program's lifetimes from; left out, the graph where it can be captured.
         threads: of the exact search.
+        order: first put the ops of a graph in the order with the least peak (``passes.order``), each run once.
         must_fit: raise where the capacity is not kept; otherwise the report says so (``fits``).
         progress: called with (description, done, total).
 
@@ -67,7 +68,8 @@ def plan(
     say = progress or (lambda text, done, total: None)
     begun = time.process_time()
     found = problem_from(
-        target, settings=settings, alignment=alignment, constants=constants, source=source, say=say
+        target, settings=settings, alignment=alignment, constants=constants, source=source, say=say, order=order,
+        time_limit=time_limit,
     )  # fmt: skip
     problem = with_memories(found.problem, tuple(memories)) if memories else found.problem
     if capacity is not None:
@@ -80,6 +82,7 @@ def plan(
     planned = time.process_time()
     made = result.all if strategies is not None else (*result.all, *_baselines(problem, result.all))
     report = _report(problem, result, made, found.name, found.notes, planned - planning, planning - begun)
+    report = replace(report, ordered=found.ordered)
     if must_fit and report.unkept and report.capacity is not None:
         if report.fits is False:
             raise CapacityError(report.capacity, report.bound, report.infeasible, report.target)

@@ -51,6 +51,7 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @click.option("--alignment", type=click.IntRange(1), metavar="BYTES", help="Of every offset; 64 for programs.")
 @click.option("--constants", is_flag=True, help="Also place parameters, buffers, inputs, optimizer state.")
 @click.option("--source", type=click.Choice(["graph", "trace"]), help="Where a target's lifetimes come from.")
+@click.option("--order", is_flag=True, help="First put a graph's ops in the order with the least peak.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the exact search.")
 @click.option("--offsets", is_flag=True, help="With --json: where every buffer lies.")
 @html_option
@@ -59,8 +60,8 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @json_option
 def command(
     target: str, settings: dict[str, Any], capacity: int | str | None, memories: tuple[Memory, ...], time_limit: float,
-    strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None, threads: int,
-    offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
+    strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None,
+    order: bool, threads: int, offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every buffer of TARGET lies when all lifetimes are known, and how far that is from optimal.
 
@@ -83,7 +84,7 @@ def command(
         report = plan(
             target, settings=settings, capacity=None if capacity is None else int(capacity), memories=memories,
             time_limit=time_limit, strategies=strategies, alignment=alignment, constants=constants, source=source,
-            threads=threads, must_fit=False, progress=progress,
+            threads=threads, must_fit=False, order=order, progress=progress,
         )  # fmt: skip
     written = _write(report, html, png, out)
     data = report.to_json(offsets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from memfit.passes.order import Ordered
 from memfit.planners.load import Load
 from memfit.planners.problem import Placement, Problem
 from memfit.report.summary import Moment
@@ -40,6 +41,7 @@ class PlanReport:
     largest first. ``memory_peaks``: highest byte in use of each memory. ``capacity``: bytes asked for, summed over
     memories, or None. ``fits``: True; False: proved that nothing fits; None: none found, none excluded, or not asked.
     ``infeasible``: buffers that alone cannot fit. ``seconds``: CPU time of planning; ``reading_seconds``: of all before it.
+    ``ordered``: the order that the ops were put in first, where that was asked for.
     """
 
     target: str
@@ -58,6 +60,7 @@ class PlanReport:
     seconds: float = 0.0
     reading_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    ordered: Ordered | None = None
 
     @property
     def best(self) -> Placement:
@@ -88,6 +91,14 @@ class PlanReport:
             result["expected_total"] = int(problem.expected.sum())
         if self.capacity is not None:
             result |= {"capacity": self.capacity, "fits": self.fits, "infeasible": list(self.infeasible)}
+        if self.ordered is not None:
+            order = self.ordered
+            result["order"] = {
+                "peak": order.peak, "given_peak": order.given_peak, "lower_bound": order.bound, "optimal": order.optimal,
+                "strategy": order.strategy, "seconds": order.seconds,
+            }  # fmt: skip
+            if offsets:
+                result["order"]["schedule"] = list(order.schedule)
         if offsets:
             result["placement"] = [[name, at] for name, at in zip(problem.ids, best.offset.tolist(), strict=True)]
             if len(problem.memories) > 1:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from memfit.passes.order import Ordered
 from memfit.planners.problem import Placement
 from memfit.report.plan_summary import AliveBuffer, PlanReport
 from memfit.report.terminal import name_files, say, section, show, table
@@ -31,6 +32,8 @@ def draw_plan(console: Console, report: PlanReport, written: Sequence[str] = ())
         f"planned in {format_seconds(report.seconds)} of CPU time",
         style="dim",
     )
+    if report.ordered is not None:
+        say(console, order_sentence(report.ordered))
     if report.unkept:
         _draw_unkept(console, report)
     if len(report.problem.memories) > 1:
@@ -70,6 +73,15 @@ def gap_word(gap: float) -> str:
         return "0"
     percent = 100 * gap
     return "<0.01 %" if percent < 0.01 else f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def order_sentence(ordered: Ordered) -> str:
+    """What another order of the ops gives, in one sentence; bytes with the constants."""
+    peak, given = format_bytes(ordered.peak), format_bytes(ordered.given_peak)
+    proof = "proved optimal" if ordered.optimal else f"no order is below {format_bytes(ordered.bound)}"
+    if ordered.peak == ordered.given_peak:
+        return f"Order of ops: the program's own stays, at {given} live; {proof}."
+    return f"Order of ops: {peak} live instead of {given}, {ordered.given_peak / ordered.peak:.2f}x less; {proof}."
 
 
 def _proof(report: PlanReport) -> str:
