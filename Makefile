@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STEP := examples/gpt2.py:training_step
-BENCH ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)))
+BENCH ?= $(patsubst benchmarks/%.py,%,$(shell grep -l '__main__' benchmarks/*.py))
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -type f -not -name '*.pyc')
 
 .PHONY: demo test check bench clean
