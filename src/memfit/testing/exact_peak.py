@@ -53,9 +53,9 @@ def exact_smallest_peak(graph: Graph) -> int:
             following = live | writes[index]
             moves.append((during, done | 1 << index, following))
             source = op.reuse
-            if source in op.reads and not storages[source].constant and op.writes and source not in op.writes:
-                if size[op.writes[0]] == size[source]:
-                    moves.append((during - size[source], done | 1 << index, following & ~(1 << source)))
+            dies = source in op.reads and not storages[source].constant and source not in op.writes
+            if dies and op.writes and size[op.writes[0]] == size[source]:
+                moves.append((during - size[source], done | 1 << index, following & ~(1 << source)))
         for during, ran, now in moves:
             value = max(peak, during)
             if value < best.get((ran, now), 1 << 62):
