@@ -28,6 +28,7 @@ _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
+_POLISHED = 9  # walks from the best plan of a tiny graph, over and over while one of them finds a better one
 _WIDTHS = (200, 1000, 5000)  # of beams
 _GOOD = 0.0005  # share of the step's seconds that no search tries to save
 _HARDER = 600_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
@@ -214,6 +215,21 @@ class Portfolio:
             self._add(front, self.search.improve(best.sequence, budget, self.seed, effort), "neighbourhood search")
         if self.size <= _TINY:
             self._beams(front, budget)
+            self._polish(front, budget)
+
+    def _polish(self, front: Front, budget: int) -> None:
+        """Anneal from the best plan, whatever found it (a beam's lies where no walk has been), while that helps."""
+        improved = True
+        while improved and not self._late() and not self._good_enough(front.cheapest(budget)):
+            start = front.cheapest(budget)
+            if start is None:
+                return
+            for turn in range(_POLISHED):
+                heat = (_COOL, _WARM, _HOT)[turn % 3]
+                plan = self.search.anneal(start.sequence, budget, self.seed + 100 + turn, 500_000, heat)
+                self._add(front, plan, "annealing from the best plan")
+            best = front.cheapest(budget)
+            improved = best is not None and best.seconds < start.seconds * (1 - 1e-9)
 
     def _beams(self, front: Front, budget: int) -> None:
         for width in _WIDTHS:
