@@ -90,7 +90,7 @@ class PinnedMemory:
 
     def save(self, slot: int, tensor: torch.Tensor) -> None:
         """Start writing the storage of ``tensor`` to ``slot``."""
-        source = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        source = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
         self.coming.pop(slot, None)
         if slot not in self.buffers or self.buffers[slot].numel() != source.numel():
             pinned = self.device.type == "cuda"
@@ -107,7 +107,7 @@ class PinnedMemory:
 
     def load(self, slot: int, like: torch.Tensor) -> torch.Tensor:
         """A fresh tensor with the bytes of ``slot`` and the layout of ``like`` (any tensor, fake ones too)."""
-        made, done = self.coming.pop(slot, None) or self._started(slot)
+        made, done = self.coming.pop(slot) if slot in self.coming else self._started(slot)
         self.copies.wait(done)
         return made.view(like.dtype).as_strided(tuple(like.shape), tuple(like.stride()), like.storage_offset())
 

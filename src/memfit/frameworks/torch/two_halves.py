@@ -196,17 +196,17 @@ class Half:
             target, keyword, place = form
             if keyword != "self":
                 kwargs = {**kwargs, keyword: args[place]}
-            made = self.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
+            made = self.graph.call_function(target, args, kwargs)
         elif is_random(node) and self.again[index] > 1:
             device = next(v.device for v in pytree.tree_leaves(node.meta["val"]) if isinstance(v, torch.Tensor))
             if not seen:
                 self.states[index] = self.graph.call_function(random_state, (device,))
                 self.states[index].meta["val"] = torch.empty(STATE_BYTES, dtype=torch.uint8, device="meta")
-                made = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+                made = self.graph.call_function(node.target, args, kwargs)
             else:
                 made = self.graph.call_function(replayed, (self.states[index], device, node.target, args, kwargs))
         else:
-            made = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+            made = self.graph.call_function(node.target, args, kwargs)
         made.meta = dict(node.meta)
         self.env[node] = made
         for item in node.users:
