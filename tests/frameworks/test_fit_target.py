@@ -12,8 +12,10 @@ import memfit
 from memfit.api.fitted import fit, fit_target
 from memfit.errors import BudgetError, TraceError
 from memfit.frameworks.target import build_step
+from memfit.frameworks.torch import worker
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.recipe import Recipe
+from memfit.ir.step import Step
 
 PROGRAM = """
 import torch
@@ -63,7 +65,10 @@ def test_fit_of_one_graph_is_verified_and_leaves_a_recipe(program: str, tmp_path
     report = fit_target(f"{program}:plain", "60%", settings={"rows": 1024}, steps=2)
     assert report.feasible
     assert report.exact
-    assert {"loss", "parameter", "optimizer", "random state", "budget"} <= set(report.verified)
+    assert {"loss", "gradient", "parameter", "optimizer", "random state", "budget"} <= set(report.verified)
+    assert (
+        report.verified["gradient"]["compared"] == 16
+    )  # weight and bias of 8 layers, before the optimizer clears them
     assert all(check["ok"] for check in report.verified.values())
     assert report.fitted.measured_peak is not None
     assert report.fitted.measured_peak <= report.budget < report.baseline.measured_peak
@@ -76,6 +81,22 @@ def test_fit_of_one_graph_is_verified_and_leaves_a_recipe(program: str, tmp_path
     assert recipe.mode == "graph"
     step = build_step(f"{program}:plain", {"rows": 1024})
     assert torch.isfinite(fit(step, report.budget, recipe=str(tmp_path / str(report.recipe)))())
+
+
+@pytest.mark.parametrize("settings", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+def test_gradients_are_taken_as_the_optimizer_is_given_them(settings: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 3)
+    inputs, first = torch.randn(4, 6), {name: p.detach().clone() for name, p in model.named_parameters()}
+    step = Step(model, inputs, lambda out: out.square().mean(), torch.optim.SGD(model.parameters(), 0.1, **settings))
+    found = worker._gradients_given(step, lambda: run_step(step))
+    twin = torch.nn.Linear(6, 3)
+    twin.load_state_dict(first)
+    twin(inputs).square().mean().backward()
+    assert found == {f"gradient {name}": worker._digest(p.grad) for name, p in twin.named_parameters()}
+    assert all(p.grad is None for p in model.parameters())
+    run_step(step)
+    assert len(found) == 2  # the hook is gone
 
 
 def test_a_branch_on_values_is_fitted_by_modules_and_says_why(program: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from memfit.errors import MemfitError
 from memfit.frameworks.torch.lowbit import LowBit, low_bit_activations, low_bit_optimizer, measure_error
+from memfit.frameworks.torch.module_plan import ModulePlan
 from memfit.frameworks.torch.step_meter import StepState, held_bytes, measure
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
@@ -69,6 +71,23 @@ def test_low_bit_optimizer(eager: None, bits: int, kind: type[torch.optim.Optimi
     error = measure_error(step, LowBit(optimizer_bits=bits), state.restore)
     assert error.loss == 0
     assert 0 < error.update < (0.1 if bits == 8 else 0.5)
+
+
+def test_a_scheduler_of_the_users_optimizer_reaches_the_low_bit_one(eager: None) -> None:
+    pytest.importorskip("torchao")
+    step = branching(torch.optim.AdamW, depth=2, dropout=0.0)
+    fitted = ModulePlan(low_bit=LowBit(optimizer_bits=8)).apply(step)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(step.optimizer, lambda epoch: 0.0 if epoch else 1.0)
+    step.optimizer.param_groups[0]["weight_decay"] = 0.0
+    before = [p.detach().clone() for p in step.model.parameters()]
+    fitted()
+    moved = [p.detach().clone() for p in step.model.parameters()]
+    assert not all(torch.equal(a, b) for a, b in zip(before, moved, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler.step()
+    fitted()
+    assert all(torch.equal(a, b) for a, b in zip(moved, step.model.parameters(), strict=True))
 
 
 def test_no_low_bit_form_is_said() -> None:

@@ -90,3 +90,16 @@ def test_errors_are_memfits_own() -> None:
         predict(target(), find_batch="batch")
     with pytest.raises(MemfitError, match="shape"):
         predict(lambda: Step(nn.Linear(3, 4), torch.randn(2, 5)))
+
+
+@pytest.mark.parametrize("inputs_too", [False, True])
+def test_a_model_on_the_meta_device_is_said_so(inputs_too: bool) -> None:
+    def on_meta() -> Step:
+        model = nn.Linear(8, 8, device="meta")
+        inputs = torch.randn(2, 8, device="meta" if inputs_too else "cpu")
+        return Step(model, inputs, lambda y: y.sum(), torch.optim.SGD(model.parameters()))
+
+    for given in (on_meta, on_meta()):
+        with pytest.raises(TargetError, match=r"meta device \(weight\).*build it on the CPU") as caught:
+            predict(given)
+        assert caught.value.target != "step"

@@ -254,6 +254,17 @@ def test_a_script_that_raises_or_is_missing_is_a_clear_error(tmp_path: Path) -> 
         profile(str(path), compare=True)
 
 
+def test_an_error_about_the_step_names_the_target(tmp_path: Path) -> None:
+    path = tmp_path / "lossless.py"
+    path.write_text(
+        "import torch\ndef build():\n    m = torch.nn.Linear(3, 3)\n"
+        "    return dict(model=m, inputs=torch.randn(2, 3), optimizer=torch.optim.SGD(m.parameters()))\n"
+    )
+    with pytest.raises(TargetError, match=r"lossless\.py:build.*no scalar loss") as caught:
+        profile(f"{path}:build")
+    assert caught.value.target == f"{path}:build"
+
+
 def test_bad_use_is_a_clear_error() -> None:
     with pytest.raises(TargetError, match="takes no arguments"):
         profile(f"{__file__}:build", arguments=["x"])

@@ -92,6 +92,13 @@ def test_what_was_asked_before_does_not_change_a_search() -> None:
     assert again == [up[budget].seconds for budget in budgets]
 
 
+def test_a_beam_s_plan_is_walked_from_too() -> None:
+    graph = transformer(1, vocabulary=256, dropout=True)
+    baseline = simulate(graph, range(len(graph.ops)))
+    plan = rematerialize(graph, graph.base_bytes + (baseline.peak - graph.base_bytes) // 2)
+    assert plan.seconds <= 1.03 * 1.1323 * baseline.seconds  # the proven optimum of one order of first runs
+
+
 def test_the_same_seed_gives_the_same_plan() -> None:
     budget = int(0.6 * simulate(transformer(2), range(len(transformer(2).ops))).peak)
     one, two = (rematerialize(transformer(2), budget, seed=3) for _ in range(2))

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from memfit.analyses.timeline import Timeline, timeline
-from memfit.errors import DeviceError, MemfitError, MissingFrameworkError, TargetError
+from memfit.errors import DeviceError, MemfitError, MissingFrameworkError, TargetError, target_named
 from memfit.frameworks.target import build_step
 from memfit.ir.step import Step, as_step
 from memfit.observe.compare import compare as compare_traces
@@ -135,7 +135,8 @@ def _run(record: Callable[[], RecordedRun], name: str) -> tuple[RecordedRun, boo
     allocator_hook.is_available()  # built before memory is looked at
     alone = reset_resident_peak()
     try:
-        return record(), alone
+        with target_named(name):
+            return record(), alone
     except MemfitError:
         raise
     except Exception as error:
@@ -236,6 +237,7 @@ def _compared(result: MemoryReport, build: Callable[[], Step], steps: int) -> Me
     from memfit.frameworks.torch.tape import trace_step
 
     assert result.timeline is not None
-    projected = timeline(trace_step(build, steps=steps))
+    with target_named(result.target):
+        projected = timeline(trace_step(build, steps=steps))
     comparison = compare_traces(projected.trace, result.timeline.trace)
     return replace(result, projected=projected, extra={**result.extra, "compare": comparison.to_json()})

@@ -201,7 +201,9 @@ def _option_rows(options: dict[str, Any], numerics: str, graph: Graph) -> tuple[
     if options.get("offload"):
         moved = sum(storage.nbytes for storage in graph.storages if storage.label.startswith("loaded "))
         seconds = sum(op.seconds for op in graph.ops if op.name in (SAVE, LOAD))
-        rows.append(LeverUse("offload", BIT_EXACT, moved, seconds, "activations that wait in a file"))
+        rows.append(
+            LeverUse("offload", BIT_EXACT, moved, seconds, "activations that wait in a file, a GPU's in host memory")
+        )
     if options.get("optimizer_state"):
         state = int(graph.meta.get("optimizer_state_in_file", 0))
         rows.append(LeverUse("optimizer-state", BIT_EXACT, state, 0.0, "optimizer state in file-mapped memory"))

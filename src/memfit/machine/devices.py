@@ -26,7 +26,8 @@ class Device:
     """A device that a program may have to fit. Bytes throughout.
 
     ``memory``: what a process may use in all. ``context``: (low, expected, high) that driver and libraries take outside
-    the framework's allocator. ``workspace``: what they take once through it.
+    the framework's allocator. ``workspace``: what they take once through it. ``transfer``: bytes per second to or from
+    page-locked host memory, 0 where unknown.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Device:
     workspace: int = 0
     vendor: str = ""
     aliases: tuple[str, ...] = ()
+    transfer: int = 0
 
 
 def find_device(name: str) -> Device:
@@ -125,10 +127,12 @@ def _device(name: str, row: Mapping[str, Any], defaults: Mapping[str, Any], wher
         context = row.get("context", base.get("context", (0, 0, 0)))
         low, expected, high = (0 if size == 0 else parse_bytes(size) for size in context)
         workspace = row.get("workspace", base.get("workspace", 0))
+        transfer = row.get("transfer", base.get("transfer", 0))
         return Device(
             name, "gpu", parse_bytes(row["memory"]), (low, expected, high),
             0 if workspace == 0 else parse_bytes(workspace), vendor,
             tuple(str(alias) for alias in row.get("aliases", ())),
+            0 if transfer == 0 else parse_bytes(transfer),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, SizeError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)

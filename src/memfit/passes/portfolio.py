@@ -28,9 +28,12 @@ _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
+_POLISHED = 9  # walks from the best plan of a tiny graph, over and over while one of them finds a better one
 _WIDTHS = (200, 1000, 5000)  # of beams
 _GOOD = 0.0005  # share of the step's seconds that no search tries to save
-_HARDER = 150_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
+_HARDER = 600_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
+_HARDER_SECONDS = 60.0  # no new round of them starts after these
+_PATIENCE = 3  # rounds in a row that change nothing, after which the smallest peak is taken to be found
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Portfolio:
         self.prepared = Front()
         self.searched: set[int] = set()
         self.ready = False
+        self.exhausted = False
         self.deadline: float | None = None
         self.baseline = self._add(self.found, self.search.figures(self.program), "program order")
         self.bound: PeakBound = peak_lower_bound(graph)
@@ -211,6 +215,21 @@ class Portfolio:
             self._add(front, self.search.improve(best.sequence, budget, self.seed, effort), "neighbourhood search")
         if self.size <= _TINY:
             self._beams(front, budget)
+            self._polish(front, budget)
+
+    def _polish(self, front: Front, budget: int) -> None:
+        """Anneal from the best plan, whatever found it (a beam's lies where no walk has been), while that helps."""
+        improved = True
+        while improved and not self._late() and not self._good_enough(front.cheapest(budget)):
+            start = front.cheapest(budget)
+            if start is None:
+                return
+            for turn in range(_POLISHED):
+                heat = (_COOL, _WARM, _HOT)[turn % 3]
+                plan = self.search.anneal(start.sequence, budget, self.seed + 100 + turn, 500_000, heat)
+                self._add(front, plan, "annealing from the best plan")
+            best = front.cheapest(budget)
+            improved = best is not None and best.seconds < start.seconds * (1 - 1e-9)
 
     def _beams(self, front: Front, budget: int) -> None:
         for width in _WIDTHS:
@@ -222,16 +241,27 @@ class Portfolio:
             if complete or self._late():
                 return
 
+    def smallest(self, progress: Progress | None) -> Found:
+        """The smallest peak that a long search finds; later calls cost nothing."""
+        self.prepare(progress)
+        self._search_harder(0)
+        return self.found.smallest()
+
     def _search_harder(self, budget: int) -> None:
-        """Before a refusal: go down from the smallest peak with more and more effort."""
+        """Before a refusal: go down from the smallest peak until the budget is kept or it goes no further.
+
+        Rounds differ in seed; one that changes nothing is followed by a longer one, one that does by one of the same
+        length, because a step down opens others. A search that came to its end is not begun again.
+        """
         front = Front(self.found.rows)
-        most = min(_HARDER, 10_000_000 + 200_000 * self.size)
-        if budget < self.bound.nbytes:  # hopeless, but the refusal names the smallest peak
-            most //= 4
-        effort, spent, turn = most // 8, 0, 3
-        while front.cheapest(budget) is None and not self._late():
-            effort = min(effort, most - spent)
-            if effort <= 0:
+        effort, left = 1_250_000 + 25_000 * self.size, min(_HARDER, 10_000_000 + 1_000_000 * self.size)
+        idle, turn, end = 0, 3, time.monotonic() + _HARDER_SECONDS
+        while front.cheapest(budget) is None and not self.exhausted:
+            before = front.smallest().peak
+            self.exhausted = idle == _PATIENCE or left <= 0 or before <= self.bound.nbytes
+            if self.exhausted or self._late() or time.monotonic() > end:
                 return
-            self._lower(front, effort, turn)
-            spent, effort, turn = spent + effort, 2 * effort, turn + 1
+            self._lower(front, min(effort, left), turn)
+            left, turn = left - effort, turn + 1
+            idle = 0 if front.smallest().peak < before else idle + 1
+            effort = effort if idle == 0 else min(2 * effort, left)

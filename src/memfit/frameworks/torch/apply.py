@@ -21,8 +21,8 @@ from memfit.analyses.liveness import Lifetimes, lifetimes
 from memfit.frameworks.torch import random_ops
 from memfit.frameworks.torch.batch_norm import normalise
 from memfit.frameworks.torch.inplace import in_place_call
+from memfit.frameworks.torch.pinned_memory import slow_memory_of
 from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_changes, is_random
-from memfit.frameworks.torch.slow_memory import SlowMemory
 from memfit.passes.offload import LOAD, SAVE
 
 Runner = Callable[
@@ -30,14 +30,14 @@ Runner = Callable[
 ]
 
 
-def runner_of(program: Program, schedule: Sequence[int]) -> Runner:
+def runner_of(program: Program, schedule: Sequence[int], spare: int = 0) -> Runner:
     """A function of (placeholder tensors, optimizer step, look) that runs ``schedule`` once and returns the outputs.
 
     The optimizer step is called with a placeholder position and that parameter's gradient. Outputs are in the FX graph's
     order; gradients that the optimizer consumed are None. ``look`` is given each reading, in order. Runs
-    below autograd: nothing is recorded.
+    below autograd: nothing is recorded. ``spare``: bytes that the budget leaves above the plan's peak.
     """
-    writer = _Writer(program, schedule, lifetimes(program.graph, schedule))
+    writer = _Writer(program, schedule, lifetimes(program.graph, schedule), spare)
     source = writer.source()
     scope = dict(writer.constants)
     exec(compile(source, "<memfit schedule>", "exec"), scope)
@@ -71,7 +71,7 @@ def _set_random_state(state: bytes) -> None:
 
 
 class _Writer:
-    def __init__(self, program: Program, schedule: Sequence[int], alive: Lifetimes) -> None:
+    def __init__(self, program: Program, schedule: Sequence[int], alive: Lifetimes, spare: int) -> None:
         self.program, self.schedule, self.alive = program, schedule, alive
         self.constants: dict[str, Any] = {
             "get_rng_state": _random_state, "set_rng_state": _set_random_state, "inf": math.inf, "nan": math.nan,
@@ -86,7 +86,8 @@ class _Writer:
         self.value_of = {s: n for n, s in program.storage_of.items() if s in self.loaded and n not in program.views}
         self.prefetches = self.planned_prefetches()
         if program.loaded:
-            self.constants["slow"] = SlowMemory()
+            device = next(iter(self.value_of.values())).meta["val"].device
+            self.constants["slow"] = slow_memory_of(device, spare)
         self.items: dict[Node, list[Node]] = {}
         for node in program.storage_of:
             if node.target is operator.getitem and node not in program.views:

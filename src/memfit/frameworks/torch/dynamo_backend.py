@@ -22,9 +22,17 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from memfit.errors import BudgetError, CaptureError, MemfitError
-from memfit.frameworks.torch.measure import CostTable, measured
+from memfit.frameworks.torch.measure import CostTable, measured, replace_graph
 from memfit.frameworks.torch.program import Program, is_random, program_of
-from memfit.frameworks.torch.two_halves import STATE_BYTES, halves_of, with_boundary
+from memfit.frameworks.torch.two_halves import (
+    STATE_BYTES,
+    crossing_reuse,
+    cut_of,
+    halves_of,
+    peak_in_halves,
+    with_boundary,
+    without_reuse,
+)
 from memfit.passes.rematerialize import rematerialize
 from memfit.units import parse_bytes
 
@@ -171,32 +179,35 @@ def _planned(joint: fx.GraphModule, outputs: int, budget: int | None) -> tuple[f
     tangents = [node for node in placeholders if "tangents" in str(node.target)]
     primals = [node for node in placeholders if node not in tangents]
     program = program_of(joint, tuple(node.name for node in placeholders))
-    graph = with_boundary(program, outputs, tangents)
-    schedule: Sequence[int] = range(len(graph.ops))
-    if budget is not None:
-        with _disable_current_modes():  # AOTAutograd calls from inside its fake tensor mode; costs are of real runs
-            program = measured(_with_graph(program, graph), CostTable())
-        schedule = _schedule(program, budget)
+    program = replace_graph(program, with_boundary(program, outputs, tangents))
+    if budget is None:  # costs and bits of in-place forms are known of measured programs alone
+        program = replace_graph(program, without_reuse(program.graph))
+        return halves_of(program, range(len(program.graph.ops)), outputs, primals, tangents)
+    with _disable_current_modes():  # AOTAutograd calls from inside its fake tensor mode; costs are of real runs
+        program = measured(program, CostTable())
+    program, schedule = _scheduled(program, outputs, budget)
     return halves_of(program, schedule, outputs, primals, tangents)
 
 
-def _schedule(program: Program, budget: int) -> Sequence[int]:
-    """A schedule within the budget, the generator states of the random ops that it runs again included."""
+def _scheduled(program: Program, outputs: int, budget: int) -> tuple[Program, Sequence[int]]:
+    """A schedule within the budget, the generator states of the random ops that it runs again included.
+
+    A plan may count on overwriting what crosses the cut, which is not known before there is a plan. Where that breaks the
+    budget, those ops give up their in-place form and the program is planned again: each round fewer have one.
+    """
     room = budget
     while True:
+        graph = program.graph
         try:
-            plan = rematerialize(program.graph, room)
+            plan = rematerialize(graph, room)
         except BudgetError as error:
             raise BudgetError(error.needed + budget - room, budget, error.where, error.hint) from None
         repeated = {index for index, runs in Counter(plan.schedule).items() if runs > 1}
         states = STATE_BYTES * sum(is_random(node) for i in repeated if (node := program.nodes[i]) is not None)
-        if plan.peak + states <= budget:
-            return plan.schedule
-        room = min(room - 1, budget - states)
-
-
-def _with_graph(program: Program, graph: Any) -> Program:
-    return Program(
-        program.module, graph, program.nodes, program.parameter, program.storage_of, program.views, program.outputs,
-        program.gradient_nodes, program.halves,
-    )  # fmt: skip
+        crossing = crossing_reuse(graph, plan.schedule, cut_of(program, plan.schedule, outputs))
+        if peak_in_halves(graph, plan.schedule, crossing) + states <= budget:
+            return program, plan.schedule
+        if crossing:
+            program = replace_graph(program, without_reuse(graph, {plan.schedule[p] for p in crossing}))
+        else:
+            room = min(room - 1, budget - states)

@@ -28,9 +28,11 @@ from memfit.frameworks.torch.capture import Capture, capture, input_tensors
 from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
 from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
 from memfit.frameworks.torch.outcomes import Checker, OtherWayError, goes_with
+from memfit.frameworks.torch.pinned_memory import transfer_speed_of
 from memfit.frameworks.torch.program import Program, movable, offloaded, program_of
 from memfit.frameworks.torch.replay_state import RandomState
-from memfit.frameworks.torch.slow_memory import map_state, transfer_speed
+from memfit.frameworks.torch.slow_memory import map_state
+from memfit.frameworks.torch.step_meter import device_of
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.graph import Storage, why_invalid
 from memfit.ir.step import Step
@@ -199,7 +201,7 @@ class FittedStep:
             )
         self.known = None
         if self.offload:
-            program = offloaded(program, _first_share(program, self.offload), transfer_speed())
+            program = offloaded(program, _first_share(program, self.offload), transfer_speed_of(device_of(step)))
         beside = [(self.held, "held beside the model"), (_kept_bytes(program), "kept until the way is known")]
         more = [Storage(nbytes, constant=True, label=label) for nbytes, label in beside if nbytes]
         if more:
@@ -213,7 +215,7 @@ class FittedStep:
                 self.progress("planning", 2, 3)
             plan = rematerialize(program.graph, self.budget, progress=self._planning)
         plan_seconds = time.process_time() - planning
-        run = runner_of(program, plan.schedule)
+        run = runner_of(program, plan.schedule, self.budget - plan.peak)
         return Bucket(key, captured, program, plan, run, time.perf_counter() - start, plan_seconds)
 
     def _planning(self, word: str, fraction: float) -> None:

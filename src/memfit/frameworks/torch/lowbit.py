@@ -28,6 +28,7 @@ from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
 
 _SMALLEST = 1024
+_SETTINGS = ("lr", "betas", "eps", "weight_decay", "amsgrad")  # of a group, that both kinds of optimizer have
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,8 @@ def low_bit_optimizer(optimizer: Any, bits: int) -> Any:
         from torchao import optim
     except ImportError as error:
         raise MissingFrameworkError("torchao", "lowbit") from error
-    settings = ("lr", "betas", "eps", "weight_decay", "amsgrad")
     groups = [
-        {"params": group["params"], **{key: group[key] for key in settings if key in group}}
+        {"params": group["params"], **{key: group[key] for key in _SETTINGS if key in group}}
         for group in optimizer.param_groups
     ]
     decoupled = kind is torch.optim.AdamW or bool(optimizer.defaults.get("decoupled_weight_decay"))
@@ -94,6 +94,19 @@ def low_bit_optimizer(optimizer: Any, bits: int) -> Any:
                     if key in old:
                         made.state[parameter][key] = made._new_buffer(parameter, key == "exp_avg").copy_(old[key])
     return made
+
+
+def follow_settings(made: Any, original: Any) -> None:
+    """Give a low-bit optimizer the settings that the original's groups have now: schedulers change those.
+
+    Its learning rates are tensors and stay so: compiled updates read them by identity.
+    """
+    for group, source in zip(made.param_groups, original.param_groups, strict=True):
+        for key in _SETTINGS:
+            if key in source and isinstance(group.get(key), torch.Tensor):
+                group[key].fill_(float(source[key]))
+            elif key in source:
+                group[key] = source[key]
 
 
 class _Packed:

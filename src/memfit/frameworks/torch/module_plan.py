@@ -9,7 +9,7 @@ from typing import Any
 from memfit.frameworks.torch.checkpointing import Footprint, Recomputation
 from memfit.frameworks.torch.chunked_loss import chunked_heads
 from memfit.frameworks.torch.early_optimizer import stepping_early
-from memfit.frameworks.torch.lowbit import LowBit
+from memfit.frameworks.torch.lowbit import LowBit, follow_settings
 from memfit.frameworks.torch.microbatch import run_micro_batches, split_of
 from memfit.frameworks.torch.steps import run_step
 from memfit.ir.step import Step
@@ -87,11 +87,15 @@ class ModuleStep:
 
     def __init__(self, step: Step, plan: ModulePlan) -> None:
         self.plan, self.step = plan, plan.low_bit.lowered(step)
+        self.original = step.optimizer  # the user's own: schedulers reach this one
         self.recomputation = Recomputation(step.model, plan.recompute, plan.footprints) if plan.recompute else None
 
     def __call__(self, inputs: Any = None) -> Any:
         """Run one step on ``inputs`` (default: the step's own example batch)."""
         step = self.step if inputs is None else replace(self.step, inputs=inputs)
+        if step.optimizer is not self.original:
+            follow_settings(step.optimizer, self.original)
+            self.original.__dict__["_opt_called"] = True  # what schedulers ask
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.plan.low_bit.saving(step))
             if self.plan.chunked_heads:

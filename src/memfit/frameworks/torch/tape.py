@@ -71,7 +71,10 @@ def _trace(build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator
     try:
         with _undisturbed(), place.watching_modules(), tape:
             tape.begin("build")
+            if isinstance(build, Step):
+                _refuse_meta(build)
             step = hollow_step(build, tape) if isinstance(build, Step) else build()
+            _refuse_meta(step)
             place.name_modules(step.model)
             labels.learn_model(step)
             if accelerator:
@@ -90,6 +93,18 @@ def _trace(build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator
         tape.stop()
         labels.close()
     return _assemble(tape, labels, is_training(step), note)
+
+
+def _refuse_meta(step: Step) -> None:
+    """Raise for a model on the meta device: its tensors have no bytes to count."""
+    model = step.model
+    if isinstance(model, torch.nn.Module):
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if tensor.device.type == "meta":
+                raise TargetError(
+                    "step", f"its model is on the meta device ({name}), where tensors have no bytes to count",
+                    "build it on the CPU: predict allocates nothing, however large the model",
+                )  # fmt: skip
 
 
 def _prefer_foreach(optimizer: Any) -> None:

@@ -7,13 +7,16 @@
     backward   those values, tangents -> gradients; f1' is its own node: FX frees a value after its last reader
 
 Random ops that run again get the generator state of their first run, as one more value that crosses the cut.
+
+An op writes over a dying input only where that instance was made in the same half: what crosses the cut is read again
+when backward runs twice (``retain_graph``), and a tangent or a primal belongs to somebody else.
 """
 
 from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +24,8 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from memfit.analyses.liveness import lifetimes, simulate
+from memfit.frameworks.torch.inplace import in_place_call, reusable_inputs
 from memfit.frameworks.torch.program import METADATA_ONLY, Program, hidden_changes, is_random
 from memfit.ir.graph import Graph
 
@@ -60,7 +65,9 @@ def filled(
 
 
 def with_boundary(program: Program, outputs: int, tangents: Sequence[fx.Node]) -> Graph:
-    """The Graph with forward outputs ordered before whatever reads a tangent, and no input overwritten.
+    """The Graph with forward outputs ordered before whatever reads a tangent.
+
+    Ops that always run in backward reuse what is always made there, where they have the choice.
 
     Args:
         program: of the joint graph.
@@ -77,8 +84,53 @@ def with_boundary(program: Program, outputs: int, tangents: Sequence[fx.Node]) -
     readers = [index for index, op in enumerate(graph.ops) if given & set(op.reads)]
     producers = {graph.producer[storage] for storage in made} - {-1}
     order = set(graph.order) | {(a, b) for a in producers for b in readers if a != b}
-    ops = tuple(replace(op, reuse=-1) for op in graph.ops)
-    return replace(graph, ops=ops, order=tuple(sorted(order)))
+    backward = _made_from(graph, given)
+    last = {storage: index for index, op in enumerate(graph.ops) for storage in op.reads}
+    ops = list(graph.ops)
+    for index, op in enumerate(ops):
+        node = program.nodes[index]
+        if op.reuse < 0 or op.reuse in backward or node is None:
+            continue
+        choice = reusable_inputs(node, program.storage_of, list(graph.storages))
+        own = [s for s in choice if s in backward and last[s] == index and not graph.storages[s].output]
+        if own:
+            ops[index] = replace(op, reuse=own[0])
+    return replace(graph, ops=tuple(ops), order=tuple(sorted(order)))
+
+
+def _made_from(graph: Graph, given: set[int]) -> set[int]:
+    """Storages made by ops that read one of ``given``, or a storage so made."""
+    found = set(given)
+    for op in graph.ops:
+        if found & set(op.reads):
+            found.update(op.writes)
+    return found - given
+
+
+def without_reuse(graph: Graph, indices: Collection[int] | None = None) -> Graph:
+    """``graph`` where the ops of ``indices`` (default: all) never write over an input."""
+    ops = (op if indices is not None and i not in indices else replace(op, reuse=-1) for i, op in enumerate(graph.ops))
+    return replace(graph, ops=tuple(ops))
+
+
+def crossing_reuse(graph: Graph, schedule: Sequence[int], cut: int) -> list[int]:
+    """Positions after ``cut`` that count on taking over bytes of an instance made before it."""
+    made: dict[int, int] = {}
+    found = []
+    for position, (index, reused) in enumerate(zip(schedule, lifetimes(graph, schedule).reused, strict=True)):
+        if reused and made[graph.ops[index].reuse] < cut <= position:
+            found.append(position)
+        for storage in graph.ops[index].writes:
+            made[storage] = position
+    return found
+
+
+def peak_in_halves(graph: Graph, schedule: Sequence[int], crossing: Sequence[int]) -> int:
+    """The simulated peak where the positions ``crossing`` leave their inputs as they are."""
+    during = simulate(graph, schedule).during.copy()
+    for position in crossing:
+        during[position] += graph.storages[graph.ops[schedule[position]].reuse].nbytes
+    return int(during.max())
 
 
 def cut_of(program: Program, schedule: Sequence[int], outputs: int) -> int:
@@ -128,8 +180,8 @@ class Half:
             self.views[key] = self.graph.node_copy(node, self.value)
         return self.views[key]
 
-    def run(self, index: int, seen: bool) -> None:
-        """Write op ``index``; ``seen``: it ran before, in either half."""
+    def run(self, index: int, seen: bool, over: bool) -> None:
+        """Write op ``index``; ``seen``: it ran before, in either half; ``over``: its reused input may be overwritten."""
         node = self.program.nodes[index]
         assert node is not None
         if str(node.target) in METADATA_ONLY:
@@ -138,16 +190,23 @@ class Half:
         absent = hidden_changes(node) if seen else ()
         args = tuple(None if i in absent else fx.node.map_arg(a, self.value) for i, a in enumerate(node.args))
         kwargs = fx.node.map_arg(node.kwargs, self.value)
-        if is_random(node) and self.again[index] > 1:
+        storage = self.program.graph.ops[index].reuse
+        form = in_place_call(node, storage, self.program.storage_of) if over else None
+        if form is not None:
+            target, keyword, place = form
+            if keyword != "self":
+                kwargs = {**kwargs, keyword: args[place]}
+            made = self.graph.call_function(target, args, kwargs)
+        elif is_random(node) and self.again[index] > 1:
             device = next(v.device for v in pytree.tree_leaves(node.meta["val"]) if isinstance(v, torch.Tensor))
             if not seen:
                 self.states[index] = self.graph.call_function(random_state, (device,))
                 self.states[index].meta["val"] = torch.empty(STATE_BYTES, dtype=torch.uint8, device="meta")
-                made = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+                made = self.graph.call_function(node.target, args, kwargs)
             else:
                 made = self.graph.call_function(replayed, (self.states[index], device, node.target, args, kwargs))
         else:
-            made = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+            made = self.graph.call_function(node.target, args, kwargs)
         made.meta = dict(node.meta)
         self.env[node] = made
         for item in node.users:
@@ -182,11 +241,14 @@ def halves_of(
     cut = cut_of(program, schedule, outputs)
     again = Counter(schedule)
     forward, backward = Half(program, again), Half(program, again)
+    over = list(lifetimes(program.graph, schedule).reused)
+    for position in crossing_reuse(program.graph, schedule, cut):
+        over[position] = False
     for node in primals:
         forward.placeholder(node)
     seen: set[int] = set()
-    for index in schedule[:cut]:
-        forward.run(index, index in seen)
+    for position, index in enumerate(schedule[:cut]):
+        forward.run(index, index in seen, over[position])
         seen.add(index)
     # what the rest reads before it makes it: one dry run of the backward half tells
     saved, states = _missing(program, schedule[cut:], tangents, outputs, set(seen), again)
@@ -202,8 +264,8 @@ def halves_of(
     backward.states.update(state_inputs)
     for node in tangents:
         backward.placeholder(node)
-    for index in schedule[cut:]:
-        backward.run(index, index in seen)
+    for position, index in enumerate(schedule[cut:], cut):
+        backward.run(index, index in seen, over[position])
         seen.add(index)
     output = next(n for n in program.module.graph.nodes if n.op == "output")
     descriptions = list(output.meta.get("desc", [None] * len(program.outputs)))

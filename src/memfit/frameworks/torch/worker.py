@@ -2,7 +2,8 @@
 
 Started as ``python -m memfit.frameworks.torch.worker REQUEST RESULT`` with JSON files. Reports per step the loss, process
 CPU seconds and the peak of all tensors (allocator hook), and at the end digests of every gradient, parameter, buffer,
-optimizer state and of the random state; with ``dump`` their values too, for the error of inexact levers.
+optimizer state and of the random state; with ``dump`` their values too, for the error of inexact levers. An optimizer
+clears its gradients: those of one more step, which is not measured, are taken as it is given them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from memfit.errors import MemfitError
 from memfit.frameworks.target import build_step
@@ -66,9 +68,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     state = dict(_state(step))
     if request.get("dump"):
         np.savez(request["dump"], **{name: _numpy(value) for name, value in state.items()})
+    digests = {name: _digest(value) for name, value in state.items()}
+    if step.optimizer is not None:
+        digests |= _gradients_given(step, step_function)
     return {
-        "losses": losses, "seconds": seconds, "peaks": peaks,
-        "digests": {name: _digest(value) for name, value in state.items()},
+        "losses": losses, "seconds": seconds, "peaks": peaks, "digests": digests,
         "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }  # fmt: skip
 
@@ -79,6 +83,26 @@ def _step_function(step: Step, request: dict[str, Any]) -> Any:
     from memfit.frameworks.torch.refit import step_from_recipe
 
     return step_from_recipe(step, request["recipe"])
+
+
+def _gradients_given(step: Step, step_function: Any) -> dict[str, str]:
+    """Digests of the gradients that one more step gives to an optimizer, to all of it or to one parameter at a time."""
+    names = {id(parameter): name for name, parameter in step.model.named_parameters()}
+    found: dict[str, str] = {}
+
+    def note(optimizer: Any, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    found[f"gradient {names.get(id(parameter), '?')}"] = _digest(parameter.grad)
+
+    # For every optimizer: a hook of this one would keep the fitted step from stepping parameters one by one.
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        step_function()
+    finally:
+        handle.remove()
+    return found
 
 
 def _limit_memory(above: int) -> None:
