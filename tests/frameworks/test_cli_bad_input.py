@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import functools
 import json
 import signal
 import subprocess
@@ -154,7 +155,11 @@ def test_a_missing_framework_names_the_extra(program: Path, verb: list[str]) -> 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_file(program: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "memfit.cli.main", "predict", "program.py:waits", "--html", "page.html", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    # A runner in the background of a shell ignores SIGINT, and so would what it starts.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as running:
         assert running.stderr is not None
         assert running.stdout is not None
         while (line := running.stderr.readline()) != "ready\n":
