@@ -19,6 +19,8 @@ Pages = npt.NDArray[np.int32]
 MOST_ACCESSES = 2**31 - 2
 SMALLEST_PAGE = 4096
 """Bytes: pages that memfit chooses itself are not smaller."""
+MOST_CUT = 2**28
+"""Accesses to pages that objects may be cut into: 1 GiB of page numbers."""
 MOST_WANTED = 4_000_000
 """Accesses: where objects have several sizes, the page grows until there are no more than this."""
 
@@ -41,17 +43,19 @@ def accesses_of(ids: npt.ArrayLike, sizes: npt.ArrayLike | None = None, page_byt
     Args:
         ids: what is asked for at each instant.
         sizes: bytes of it, >= 1 and the same at each access to one id; left out, every id is one page of unknown size.
-        page_bytes: with ``sizes``: bytes of a page; left out, the size of the objects where all have one, else the
+        page_bytes: bytes of a page (>= 1); left out, with ``sizes`` the size of the objects where all have one, else the
             smallest power of two from 4 KiB on that keeps the accesses below four million.
 
     Raises:
-        ValueError: an id with two sizes, a size below 1, or more than 2^31 - 2 accesses.
+        ValueError: an id with two sizes, a size below 1, or more than 2^31 - 2 accesses (2^28 of cut objects).
     Cost: O(accesses log ids), and O(pages asked for).
     """
     given = np.asarray(ids, dtype=np.int64)
     page, count, first = _dense(given)
+    if page_bytes is not None and page_bytes < 1:
+        raise ValueError(f"a page of {page_bytes} bytes; the smallest is 1 byte")
     if sizes is None:
-        return _checked(page, count, 0)
+        return _checked(page, count, page_bytes or 0)
     nbytes = np.asarray(sizes, dtype=np.int64)
     if len(nbytes) != len(given):
         raise ValueError(f"{len(given)} accesses and {len(nbytes)} sizes")
@@ -78,20 +82,21 @@ def _chosen_page(nbytes: npt.NDArray[np.int64]) -> int:
     if int(nbytes.min()) == int(nbytes.max()):
         return int(nbytes[0])
     page_bytes = SMALLEST_PAGE
-    while page_bytes < int(nbytes.max()) and int((-(-nbytes // page_bytes)).sum()) > MOST_WANTED:
+    while page_bytes < int(nbytes.max()) and float((-(-nbytes // page_bytes)).sum(dtype=np.float64)) > MOST_WANTED:
         page_bytes *= 2
     return page_bytes
 
 
 def _in_pages(page: Pages, lengths: npt.NDArray[np.int64], page_bytes: int) -> Accesses:
     """Each access to an object as the accesses to its pages, in order of address."""
-    start = np.concatenate([[0], np.cumsum(lengths)])
     run = lengths[page]
-    total = int(run.sum())
-    if total > MOST_ACCESSES:
-        raise ValueError(f"{total} accesses to pages of {page_bytes} bytes are too many; take a larger page")
+    total = float(run.sum(dtype=np.float64))
+    if total > MOST_CUT:
+        raise ValueError(f"pages of {page_bytes} bytes make {total:.3g} accesses of it, at most {MOST_CUT} are simulated; "
+                         "take a larger page")  # fmt: skip
+    start = np.concatenate([[0], np.cumsum(lengths)])
     ends = np.cumsum(run)
-    within = np.arange(total) - np.repeat(ends - run, run)
+    within = np.arange(int(ends[-1])) - np.repeat(ends - run, run)
     return _checked((np.repeat(start[page], run) + within).astype(np.int32), int(start[-1]), page_bytes)
 
 
