@@ -35,6 +35,8 @@ POLICIES: dict[str, ReplacementPolicy] = {
     )
 }
 POINTS = 48
+ALL_CAPACITIES = 128
+"""Up to so many pages every capacity is taken."""
 STACK_STEPS = 2_000_000_000
 """Levels that OPT's priority stack may be walked, at worst, before sampled capacities are taken instead."""
 Ints = npt.NDArray[np.int64]
@@ -74,8 +76,8 @@ def all_misses(policy: ReplacementPolicy, trace: Accesses) -> Ints | None:
 
 
 def chosen_capacities(pages: int, points: int = POINTS) -> Ints:
-    """About ``points`` capacities from 1 to ``pages``, half evenly apart and half by equal factors."""
-    if pages <= points:
+    """About ``points`` capacities from 1 to ``pages`` (all where they are few), half evenly apart and half by equal factors."""
+    if pages <= max(points, ALL_CAPACITIES):
         return np.arange(1, pages + 1, dtype=np.int64)
     even = np.linspace(1, pages, points // 2)
     factors = np.geomspace(1, pages, points - points // 2)

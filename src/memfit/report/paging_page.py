@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from importlib import resources
 
-from memfit.report.paging_summary import STYLES, Curve, PagingReport, paging_headline
+from memfit.report.paging_summary import STYLES, Curve, PagingReport, drawing_order, on_one_line, paging_headline
 from memfit.units import format_bytes, format_seconds
 
 WIDTH, BAR, LEFT, RIGHT = 1000, 28, 90, 190
@@ -100,7 +100,7 @@ def _curve(report: PagingReport) -> str:
         out.append(f'<text class="axis" x="{across(pages):.1f}" y="{HEIGHT - 26}" text-anchor="{anchor}">{text}</text>')
     unit = "memory" if report.page_bytes else "pages in memory"
     out.append(f'<text class="axis" x="{MARGIN + wide / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{unit}</text>')
-    for curve in reversed(report.curves):  # the first, the bound, on top
+    for curve in drawing_order(report.curves):
         colour, dashes = STYLES.get(curve.name, ("#888888", ""))
         path = "L".join(
             f"{across(c):.1f} {up(m / report.accesses):.1f}" for c, m in zip(curve.capacity, curve.misses, strict=True)
@@ -130,7 +130,7 @@ def _how(report: PagingReport) -> str:
     if len(exact) < len(report.curves):
         others, count = "The others: " if exact else "", len(report.curves[0].capacity)
         text += f"{others}simulated at {count} capacities, straight lines between."
-    return text[:1].upper() + text[1:]
+    return f"{text[:1].upper()}{text[1:]} {on_one_line(report.curves)}"
 
 
 def _table(report: PagingReport) -> str:

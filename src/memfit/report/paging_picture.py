@@ -9,7 +9,7 @@ import io
 import textwrap
 from typing import Any
 
-from memfit.report.paging_summary import STYLES, PagingReport, paging_headline
+from memfit.report.paging_summary import STYLES, PagingReport, drawing_order, on_one_line, paging_headline
 from memfit.report.replay_picture import GROUND, INK, SOFT, check_matplotlib
 from memfit.units import format_bytes
 
@@ -28,10 +28,11 @@ def paging_picture(report: PagingReport) -> bytes:
     FigureCanvasAgg(figure)
     name = report.target.replace("\\", "/").rsplit("/", 1)[-1][-60:].replace("$", r"\$")
     figure.text(0.07, 0.945, "What misses, by how much memory there is", fontsize=16, weight="bold", color=INK)
-    words = textwrap.fill(f"{name}: {report.accesses:,} accesses. {paging_headline(report)}.", 125)
+    told = f"{name}: {report.accesses:,} accesses. {paging_headline(report)}. {on_one_line(report.curves)}"
+    words = textwrap.fill(told, 125)
     figure.text(0.07, 0.925, words, fontsize=10, color=SOFT, va="top", linespacing=1.4)
     axes = figure.add_axes((0.07, 0.105, 0.78, 0.70))
-    for curve in reversed(report.curves):
+    for curve in drawing_order(report.curves):
         colour, dashes = STYLES.get(curve.name, ("#888888", ""))
         style = (0, tuple(float(part) / 2 for part in dashes.split())) if dashes else "-"
         ratios = [100 * misses / report.accesses for misses in curve.misses]
@@ -43,9 +44,10 @@ def paging_picture(report: PagingReport) -> bytes:
     axes.axvline(room, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(room, 102.5, "the capacity asked for", ha="center", fontsize=9, color=INK)
     _axes(axes, report)
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=10.5,
-                labelcolor=INK, handlelength=2.6)  # fmt: skip
+    drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    titles = [curve.title for curve in report.curves]
+    axes.legend([drawn[title] for title in titles], titles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
+                fontsize=10.5, labelcolor=INK, handlelength=2.6)  # fmt: skip
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=130, facecolor=GROUND, metadata={"Software": "memfit"})
     return out.getvalue()

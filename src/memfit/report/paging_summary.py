@@ -72,6 +72,22 @@ class PagingReport:
         return f"{text} ({format_bytes(pages * self.page_bytes)})" if self.page_bytes else text
 
 
+def drawing_order(curves: tuple[Curve, ...]) -> list[Curve]:
+    """Solid lines below dashed ones, so that two on one place are both seen; of each kind the first on top."""
+    dashed = {name for name, (_, dashes) in STYLES.items() if dashes}
+    below = [curve for curve in curves if curve.name not in dashed]
+    return below[::-1] + [curve for curve in curves if curve.name in dashed][::-1]
+
+
+def on_one_line(curves: tuple[Curve, ...]) -> str:
+    """Which policies miss the same at every capacity drawn, as a sentence; empty where none do."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for curve in curves:
+        groups.setdefault(curve.misses, []).append(curve.title)
+    texts = [f"{', '.join(names[:-1])} and {names[-1]}" for names in groups.values() if len(names) > 1]
+    return f"On one line: {'; '.join(texts)}." if texts else ""
+
+
 def paging_headline(report: PagingReport) -> str:
     """The answer in one sentence."""
     text = f"With {report.size(report.capacity)} of {report.pages:,} in memory"
