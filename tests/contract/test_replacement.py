@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from memfit import _core
 from memfit.paging.accesses import Accesses, accesses_of
 from memfit.paging.policies import POLICIES, all_misses, chosen_capacities, miss_curve, policies_named
 from memfit.paging.policy import ReplacementPolicy
@@ -180,6 +182,23 @@ def test_sampled_curves_are_simulations_and_say_so() -> None:
     assert not curve.exact
     assert curve.misses[7] == POLICIES["arc"].misses(trace, int(capacities[7]), twin=True).misses
     assert miss_curve(POLICIES["opt"], trace, capacities).exact
+
+
+def test_a_long_curve_can_be_interrupted() -> None:
+    """The kernel polls while it runs: left alone, this curve takes seconds."""
+
+    def stop(number: int, frame: object) -> None:
+        raise InterruptedError("enough")
+
+    trace = zipf(400_000, 40_000)
+    previous = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(InterruptedError, match="enough"):
+            _core.curve_optimal(trace.page, trace.pages)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def test_names() -> None:

@@ -39,6 +39,19 @@ def test_pages_are_numbered_in_order_of_first_use() -> None:
     assert (found.page.tolist(), found.pages, found.page_bytes) == ([0, 1, 0, 2], 3, 0)
 
 
+@pytest.mark.parametrize("spread", [1, 7, 10**15])
+def test_numbering_keeps_who_is_who(spread: int) -> None:
+    ids = np.random.default_rng(spread).integers(-40, 40, 500) * spread
+    found = accesses_of(ids)
+    names = list(dict.fromkeys(ids.tolist()))
+    assert found.pages == len(names)
+    assert [names[page] for page in found.page.tolist()] == ids.tolist()
+
+
+def test_numbering_of_the_farthest_ids() -> None:
+    assert accesses_of([2**63 - 1, -(2**63), 2**63 - 1]).page.tolist() == [0, 1, 0]
+
+
 def test_objects_of_one_size_are_pages() -> None:
     found = accesses_of([3, 4, 3], [100, 100, 100])
     assert (found.page.tolist(), found.pages, found.page_bytes) == ([0, 1, 0], 2, 100)

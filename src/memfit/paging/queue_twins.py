@@ -9,8 +9,9 @@
 * **S3-FIFO**: Yang, Zhang, Qiu, Yue, Rashmi, SOSP 2023, algorithm 1: a small queue of a tenth of the capacity (at least one
   page), a main queue, a ghost queue with as many entries as the main queue has pages. From the small queue a page used
   more than once since it came in moves to the main queue, with its count cleared as the text of section 4.1 says (the
-  printed algorithm leaves that line out); any other leaves and is remembered. Published versions differ in the ghost:
-  here an exact FIFO list from which a page that returns is taken out.
+  printed algorithm leaves that line out); any other leaves and is remembered. Published versions differ: here, as printed,
+  a move into a full main queue evicts from it at once, and the ghost is asked after room was made, an exact FIFO list
+  from which a page that returns is taken out; libCacheSim lets the main queue grow instead and asks the ghost first.
 
 Cost: O(1) amortised an access (a dictionary step); SIEVE O(capacity) an eviction.
 """
