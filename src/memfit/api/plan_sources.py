@@ -104,9 +104,9 @@ def _graph_of(
             raise TargetError(
                 str(path), "there is no such file", "write a file (.json) or a target such as file.py:function"
             )
-        if not path.name.lower().endswith((".json", ".json.gz")) or is_plan(data := _json(path)):
+        if not path.name.lower().endswith((".json", ".json.gz")) or is_plan(data := read_json(path)):
             raise ProblemError(f"another order of {path}", why, "leave --order out")
-        return _graph(data, str(path)), str(path)
+        return graph_in(data, str(path)), str(path)
     from memfit.frameworks.torch.step_graph import graph_of_step
 
     name, build = _builder(target, settings or {})

@@ -23,7 +23,7 @@ MOST_CUT = 2**28
 """Accesses to pages that objects may be cut into: 1 GiB of page numbers."""
 TABLE_SPAN = 16
 """Ids that span less than this many times their count are numbered by a table, others by sorting."""
-MOST_WANTED = 4_000_000
+MOST_WANTED = 1_000_000
 """Accesses: where objects have several sizes, the page grows until there are no more than this."""
 
 
@@ -46,7 +46,7 @@ def accesses_of(ids: npt.ArrayLike, sizes: npt.ArrayLike | None = None, page_byt
         ids: what is asked for at each instant.
         sizes: bytes of it, >= 1 and the same at each access to one id; left out, every id is one page of unknown size.
         page_bytes: bytes of a page (>= 1); left out, with ``sizes`` the size of the objects where all have one, else the
-            smallest power of two from 4 KiB on that keeps the accesses below four million.
+            smallest power of two from 4 KiB on that keeps the accesses below a million.
 
     Raises:
         ValueError: an id with two sizes, a size below 1, or more than 2^31 - 2 accesses (2^28 of cut objects).

@@ -136,7 +136,7 @@ def _how(report: PagingReport) -> str:
 def _table(report: PagingReport) -> str:
     headers = ["policy", "knows the future", "misses", "hits", "evictions", "hit rate"]
     if report.page_bytes:
-        headers.append("read again")
+        headers.append("read again, projected")
     head = "".join(f"<th{'' if i < 2 else ' class=number'}>{text}</th>" for i, text in enumerate(headers))
     rows = []
     for row in report.rows:

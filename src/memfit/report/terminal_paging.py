@@ -34,6 +34,8 @@ def draw_paging(console: Console, report: PagingReport, written: Sequence[str] =
     show(console, drawn)
     say(console, f"  {report.pages} misses are first uses, which no policy avoids; OPT knows the future, MRU is a baseline",
         style="dim")  # fmt: skip
+    if report.page_bytes:
+        say(console, "  read again: bytes of the misses after the first uses, projected", style="dim")
     if report.curves:
         _draw_curves(console, report)
     for note in report.notes:
