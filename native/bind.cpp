@@ -108,6 +108,7 @@ NB_MODULE(_core, m) {
   bind_caching(m);
   bind_policies(m);
   bind_order(m);
+  bind_replacement(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

@@ -30,3 +30,4 @@ void bind_large_placement(nb::module_& m);
 void bind_caching(nb::module_& m);
 void bind_policies(nb::module_& m);
 void bind_order(nb::module_& m);
+void bind_replacement(nb::module_& m);

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
@@ -38,6 +39,7 @@ _WHERE = {
     "fit": "memfit.api.fitted",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
+    "simulate_paging": "memfit.api.paging",
     "predict": "memfit.api.prediction",
     "profile": "memfit.api.profiling",
     "Step": "memfit.ir.step",
@@ -56,6 +58,9 @@ _WHERE = {
     "TraceError": "memfit.errors",
     "VerifyError": "memfit.errors",
 }
+
+_FOLDERS = ("paging",)
+"""Packages whose own names are public: ``memfit.paging.faults``."""
 
 __all__ = [
     "BudgetError",
@@ -78,12 +83,15 @@ __all__ = [
     "predict",
     "profile",
     "replay",
+    "simulate_paging",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _FOLDERS:
+        return importlib.import_module(f"memfit.{name}")
     raise AttributeError(f"module 'memfit' has no attribute {name!r}")
 
 

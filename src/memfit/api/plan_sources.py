@@ -104,9 +104,9 @@ def _graph_of(
             raise TargetError(
                 str(path), "there is no such file", "write a file (.json) or a target such as file.py:function"
             )
-        if not path.name.lower().endswith((".json", ".json.gz")) or is_plan(data := _json(path)):
+        if not path.name.lower().endswith((".json", ".json.gz")) or is_plan(data := read_json(path)):
             raise ProblemError(f"another order of {path}", why, "leave --order out")
-        return _graph(data, str(path)), str(path)
+        return graph_in(data, str(path)), str(path)
     from memfit.frameworks.torch.step_graph import graph_of_step
 
     name, build = _builder(target, settings or {})
@@ -134,10 +134,10 @@ def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
     if suffix == ".npz":
         return Source(problem_of_trace(Trace.load(path), **how), name)
     if suffix in (".json", ".json.gz"):
-        data = _json(path)
+        data = read_json(path)
         if is_plan(data):
             return Source(_aligned(plan_of(data, name).problem, alignment), name)
-        return Source(problem_of_graph(_graph(data, name), **how), name)
+        return Source(problem_of_graph(graph_in(data, name), **how), name)
     raise TargetError(
         name,
         "nothing is known of such a file",
@@ -145,7 +145,8 @@ def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
     )
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The data of a JSON file, packed (.gz) or not; a TraceError where it is none."""
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix.lower() == ".gz" else content)
@@ -153,7 +154,7 @@ def _json(path: Path) -> Any:
         raise TraceError(str(path), f"it is no JSON ({error})") from error
 
 
-def _graph(data: Any, name: str) -> Graph:
+def graph_in(data: Any, name: str) -> Graph:
     """The Graph in JSON data, each index in it checked."""
     try:
         graph = Graph.from_json(data)
