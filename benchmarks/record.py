@@ -60,7 +60,9 @@ def write(name: str, result: dict[str, Any]) -> Path:
     """``results/<name>.json`` with ``result`` and where it came from; whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    # Where something lies on this machine is nobody's business: of a path, its name.
+    arguments = [Path(text).name if os.path.isabs(text) else text for text in sys.argv[1:]]
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
     whole = {
         "benchmark": name, "commit": commit(), "command": command, "versions": versions(),
         "machine": machine(), **result,
