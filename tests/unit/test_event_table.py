@@ -69,5 +69,7 @@ def test_files(tmp_path: Path) -> None:
         read_event_table(tmp_path / "none.csv")
 
 
-def test_a_trillion_bytes_are_read() -> None:
-    assert parse_event_table(f"action,id,size\nalloc,a,{10**12}\n").nbytes.tolist() == [10**12]
+def test_a_trillion_bytes_are_refused() -> None:
+    assert parse_event_table(f"action,id,size\nalloc,a,{10**12 - 1}\n").nbytes.tolist() == [10**12 - 1]
+    with pytest.raises(TraceError, match="below 10"):
+        parse_event_table(f"action,id,size\nalloc,a,{10**12}\n")

@@ -156,7 +156,7 @@ BAD = {
     "unknown.csv": (b"action,id,size\nalloc,a,5\nfree,b,\n", "never allocated"),
     "zero.csv": (b"action,id,size\nalloc,a,0\n", "a size of 0 bytes"),
     "negative.csv": (b"action,id,size\nalloc,a,-7\n", "a size of -7 bytes"),
-    "huge.csv": (b"action,id,size\nalloc,a,1000000000000000000\n", "sizes are 1 byte to 2^48 bytes"),
+    "huge.csv": (b"action,id,size\nalloc,a,1000000000000000000\n", "sizes are 1 byte to below 10^12 bytes"),
     "reversed.csv": (b"id,lower,upper,size\na,5,2,10\n", "line 2"),
     "binary.csv": (b"\x00\xff\xfe\x00", "no text"),
     "cut.npz": (b"PK\x03\x04 cut", "cannot read"),

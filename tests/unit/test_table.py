@@ -144,9 +144,10 @@ def test_lines_are_those_of_the_file_where_rows_span_several() -> None:
         parse_table('id,lower,upper,size\n\n"a\nb",0,1,1\n\nc,0,1,0\n', "t.csv")
 
 
-def test_sizes_of_a_terabyte_are_no_error() -> None:
-    problem = parsed("id,lower,upper,size", "a,0,3,1000000000000", "b,0,3,2000000000000")
-    assert int(problem.size.sum()) == 3 * 10**12
+def test_a_size_of_a_terabyte_is_taken_for_another_unit() -> None:
+    assert int(parsed("id,lower,upper,size", "a,0,3,999999999999").size.sum()) == 10**12 - 1
+    with pytest.raises(ProblemError, match="line 2: size 1000000000000 is 10\\^12 bytes or more"):
+        parsed("id,lower,upper,size", "a,0,3,1000000000000")
 
 
 @pytest.mark.parametrize(

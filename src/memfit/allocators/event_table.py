@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from memfit.allocators.serving import LARGEST_REQUEST
 from memfit.errors import TraceError
 from memfit.ir.requests import Action, Requests
 
@@ -34,6 +33,7 @@ ALIASES = {
     "bytes": "size", "nbytes": "size",
 }  # fmt: skip
 COLUMNS = ("action", "id", "size", "stream")
+LARGEST_SIZE = 10**12  # bytes of one request; above it the unit is taken to be wrong
 _SHOWN = 60
 
 
@@ -124,8 +124,10 @@ class _Events:
         if key in self.held or key in self.waiting:
             self._refuse(line, f"{_cut(key)!r} is allocated again before it is freed")
         size = self._integer(line, "size", row, 0)
-        if not 1 <= size <= LARGEST_REQUEST:
-            self._refuse(line, f"a size of {size} bytes; sizes are 1 byte to 2^48 bytes (256 TiB)")
+        if not 1 <= size < LARGEST_SIZE:
+            self._refuse(
+                line, f"a size of {size} bytes; sizes are 1 byte to below 10^12 bytes, more than any memory holds"
+            )
         stream = self._integer(line, "stream", row, 0) if "stream" in self.place else 0
         if not -(1 << 31) <= stream < 1 << 31:
             self._refuse(line, f"there is no stream {stream}")

@@ -36,6 +36,7 @@ ALIASES = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower"
 REQUIRED = ("id", "lower", "upper", "size")
 OPTIONAL = ("alignment", "hint", "gaps", "offset", "memory", "same", "in_place", "upper_size", "expected", "label")
 LARGEST = 2**62
+LARGEST_SIZE = 10**12  # bytes of one buffer; a table beyond it is taken for one in another unit
 """No instant, and no sum of sizes in bytes, may be larger: offsets are signed numbers of 64 bits."""
 
 _CAPACITY = re.compile(r"\.(\d+)\.csv$", re.IGNORECASE)
@@ -79,6 +80,11 @@ def parse_table(text: str, where: str = "table", capacity: int | None = None) ->
     table.check(np.abs(upper) > LARGEST, "upper", "is further from zero than 2^62 instants")
     table.check_lifetimes(lower, upper)
     table.check(written <= 0, "size", "is no size: a buffer has at least 1 byte")
+    table.check(
+        written >= LARGEST_SIZE,
+        "size",
+        "is 10^12 bytes or more, larger than any memory: write all sizes in a larger unit",
+    )
     size, expected = _dynamic(table, written)
     alignment = table.integers("alignment", 1)
     table.check(alignment < 1, "alignment", "is no alignment: write 1 or more bytes")
