@@ -106,7 +106,7 @@ WRONG = [
     ("id,lower,upper,size", "a,0,x,1", "line 2: upper 'x' is no whole number"),
     ("id,lower,upper,size", "a,0,3,99999999999999999999", "does not fit 64 bits; write it in a larger unit"),
     ("id,lower,upper,size", "a,0,3," + "9" * 5000, "does not fit 64 bits"),
-    ("id,lower,upper,size", "a,0,3,9000000000000000000", "sum to about 9e+18 bytes, more than 2^62"),
+    ("id,lower,upper,size", "a,0,3,9000000000000000000", "is 10^12 bytes or more"),
     ("id,lower,upper,size", "a,0,9000000000000000000,1", "line 2: upper 9000000000000000000 is further from zero"),
     ("id,lower,upper,size", "a,0,3,4\nb,1,2,3\na,0,1,1", "line 4: id 'a' stands in line 2 already"),
     ("id,lower,upper,size", ",0,3,4", "line 2: it has no id"),

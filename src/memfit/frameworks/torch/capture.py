@@ -28,7 +28,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from memfit.errors import CaptureError, MemfitError
-from memfit.frameworks.torch import random_ops
+from memfit.frameworks.torch import random_ops, strided_writes
 from memfit.frameworks.torch.draws_again import DrawsAgain
 from memfit.frameworks.torch.host_draws import DrawWatch, HostDraws, OutsideState, checked, reseeded
 from memfit.frameworks.torch.outcomes import ItemsWatched, Test, ValuesWatched, Watch, traced_as
@@ -37,6 +37,8 @@ from memfit.frameworks.torch.replay_state import Journal, StateWatch
 from memfit.frameworks.torch.steps import autocast_of, is_training, loss_of
 from memfit.frameworks.torch.strided_writes import keep_strides
 from memfit.ir.step import Step
+
+DECOMPOSITIONS = {**random_ops.DECOMPOSITIONS, **strided_writes.DECOMPOSITIONS}
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def _traced(
             watch.text = _text(module, watch.tests)
             if not light:
                 whole = functionalize(module, remove="mutations")
-                module = make_fx(whole, random_ops.DECOMPOSITIONS, "fake", _allow_non_fake_inputs=True)(*values)
+                module = make_fx(whole, DECOMPOSITIONS, "fake", _allow_non_fake_inputs=True)(*values)
                 again.apply(module)
                 _refuse_unknown_shapes(module)
         except CaptureError as error:

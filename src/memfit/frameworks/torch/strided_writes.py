@@ -3,13 +3,44 @@
 Functionalization turns ``gates[:, :8].sigmoid_()`` into ``sigmoid(gates[:, :8])``, whose result is contiguous. The next
 kernel then walks 72 numbers at once where eager walks nine rows of eight, and vector and scalar code of one function
 differ in the last bit. Written as ``view.copy_(sigmoid(view))`` the result keeps the view's strides, and every kernel
-after it sees what it sees in eager. Cost: a copy of the bytes that the view spans, for each such op.
+after it sees what it sees in eager. The copy is an op of our own, which takes the bytes that the view spans; torch's
+functional ``copy`` would copy the whole storage that the view lies in, and keep what it overwrites alive to do so.
+Cost: a copy of the bytes that the view spans, for each such op.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
+
+_library = torch.library.Library("memfit", "FRAGMENT")
+_library.define("laid_out(Tensor source, SymInt[] size, SymInt[] stride, ScalarType dtype) -> Tensor")
+
+
+def _laid_out(source: torch.Tensor, size: list[int], stride: list[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype, device=source.device).copy_(source)
+
+
+def _fake(source: torch.Tensor, size: list[int], stride: list[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype, device=source.device)
+
+
+_library.impl("laid_out", _laid_out, "CompositeExplicitAutograd")
+torch.library.register_fake("memfit::laid_out", _fake, lib=_library)
+
+
+def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> Any:
+    if target.device != source.device or any(
+        stride == 0 and size > 1 for stride, size in zip(target.stride(), target.shape, strict=True)
+    ):
+        return NotImplemented
+    return torch.ops.memfit.laid_out(source, target.shape, target.stride(), target.dtype)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {torch.ops.aten.copy.default: _copy}
 
 
 def keep_strides(module: GraphModule) -> GraphModule:
