@@ -71,6 +71,7 @@ void bind_kv_cache(nb::module_& m) {
   nb::class_<VirtualRange>(m, "VirtualRange", "Reserved addresses that show parts of a memory file.")
       .def(nb::init<int64_t>())
       .def("show", &VirtualRange::show)
+      .def("populate", &VirtualRange::populate)
       .def("retire", &VirtualRange::retire)
       .def("bytes",
            [](nb::handle self) {

@@ -79,6 +79,14 @@ void VirtualRange::show(int64_t offset, int64_t bytes, const SharedFile& file, i
   if (at == MAP_FAILED) fail("show a part of the memory file");
 }
 
+void VirtualRange::populate(int64_t offset, int64_t bytes) {
+  if (retired_ || offset < 0 || bytes <= 0 || bytes > size_ - offset) throw std::out_of_range("outside of the range");
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+  if (madvise(data_ + offset, static_cast<size_t>(bytes), MADV_POPULATE_WRITE) != 0 && errno == ENOMEM) fail("make pages");
+}
+
 void VirtualRange::retire() {
   if (retired_) return;
   void* at = mmap(data_, static_cast<size_t>(size_), PROT_READ | PROT_WRITE,

@@ -37,6 +37,7 @@ class VirtualRange {
   VirtualRange& operator=(const VirtualRange&) = delete;
 
   void show(int64_t offset, int64_t bytes, const SharedFile& file, int64_t file_offset);  // whole pages
+  void populate(int64_t offset, int64_t bytes);  // makes the pages now, all in one call; where the kernel cannot, later
   // Forgets what it shows. Readers that are still there see zeros in fresh private pages, never a fault; the addresses
   // go with the destructor.
   void retire();

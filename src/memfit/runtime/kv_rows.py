@@ -224,6 +224,13 @@ class Rows:
                 store.allocate(row.lane, len(row.blocks), wanted - len(row.blocks))
                 first = row.lane * store.lane_blocks
                 row.blocks.extend(range(first + len(row.blocks), first + wanted))
+        if (
+            length - max(self.lengths, default=0) == 1
+        ):  # decoding: one call for a block, instead of a fault for each page
+            for stream, area in enumerate(self._held.ranges):
+                size = store.block_tokens * store.token_bytes(stream)
+                for index in range(self.count):
+                    area.populate(index * store.row_bytes(stream) + (wanted - 1) * size, size)
         self._ready = wanted * store.block_tokens
 
     def _own(self, position: int) -> None:

@@ -5,8 +5,8 @@
     memory file          a b c d e                    a b c   f                  only these pages exist
 
 A range is asked for once, as large as a row may ever grow; pages exist from the first write to the part of the file behind
-them. Two ranges that show the same part share its pages. The idea is vAttention's (Prabhu et al. 2024, contiguous virtual key/value
-memory by the driver's calls); here it is ``memfd_create``, ``mmap(MAP_FIXED)`` and hole punching, on Linux.
+them. Two ranges that show the same part share its pages. The idea is vAttention's (Prabhu et al. 2024, contiguous virtual
+key/value memory by the driver's calls); here it is ``memfd_create``, ``mmap(MAP_FIXED)`` and hole punching, on Linux.
 
 The resident set of a process counts a page once for each range that touched it; the file's own count (``resident``) is
 what memory really holds, and what a budget is kept by.

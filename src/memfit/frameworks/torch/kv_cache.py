@@ -101,6 +101,7 @@ class _Layer(CacheLayerMixin):
         self._all_keys, self._all_values = whole
         self._append_keys = batch.appenders[2 * self.slot].append
         self._append_values = batch.appenders[2 * self.slot + 1].append
+        self._key_strides, self._value_strides = self._all_keys.stride(), self._all_values.stride()
         self._item = self._all_keys.element_size()
         self._rows, self.dtype, self.device = batch, dtype, torch.device("cpu")
         self._expect_keys = (batch.count, heads, key_dim)
@@ -159,8 +160,10 @@ class _Layer(CacheLayerMixin):
         self._append_values(value_states.data_ptr(), row * item, head * item, token * item, start, tokens)
         end = self.length = start + tokens
         batch.lengths[self.slot] = end
-        self.keys = keys = self._all_keys.narrow(2, 0, end)
-        self.values = values = self._all_values.narrow(2, 0, end)
+        # as_strided of the whole: the view that narrow makes, in half the time
+        self.keys = keys = self._all_keys.as_strided((rows, heads, end, dim), self._key_strides)
+        size = (rows, heads, end, value_states.shape[3])
+        self.values = values = self._all_values.as_strided(size, self._value_strides)
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
