@@ -183,3 +183,22 @@ def test_appending_outside_of_a_row_is_refused() -> None:
         rows.appenders[0].append(data.ctypes.data, 256, 128, 256, 64, 1)
     with pytest.raises(IndexError):
         rows.appenders[0].append(data.ctypes.data, 256, 128, 256, -1, 1)
+
+
+def test_a_refused_copy_leaves_everything_as_it_was() -> None:
+    made = store(6)
+    rows = started(made, 1)
+    first = write(rows, 48, 1)
+    other = rows.fork()
+    full = started(made, 1)
+    write(full, 33, 3)
+    rows.crop(40)
+    before = (made.table.held, made.used)
+    with pytest.raises(BudgetError):
+        rows.prepare(0, 1)
+    assert (made.table.held, made.used) == before
+    assert (read(rows) == first[:, :40]).all()
+    full.close()
+    more = write(rows, 3, 4)
+    assert (read(rows) == np.concatenate([first[:, :40], more], 1)).all()
+    assert (read(other) == first).all()

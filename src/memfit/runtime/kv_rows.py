@@ -79,6 +79,7 @@ class Rows:
                 row.published = set(range(len(row.blocks)))
         self.lengths: list[int] = []  # tokens, by layer
         self.appenders: list[TokenAppender] = []  # by stream
+        self._cropped = False  # only then can a write begin inside a block that others hold or know
         self._ready = 0 if not shared else len(shared[0]) * store.block_tokens
         for _ in range(store.layers if shared else 0):
             self.add_layer(self._ready)
@@ -125,7 +126,7 @@ class Rows:
         start = self.lengths[layer]
         if start + tokens > self._ready:
             self._grow(start + tokens)
-        if tokens and start % self.store.block_tokens:
+        if self._cropped and tokens:
             self._own(start)
         return start
 
@@ -138,6 +139,7 @@ class Rows:
         store = self.store
         self.lengths = [min(length, before) for before in self.lengths]
         keep = store.blocks_for(length)
+        self._cropped = True
         for index, row in enumerate(self._held.rows):
             gone = row.blocks[keep:]
             if not gone:
@@ -236,8 +238,12 @@ class Rows:
     def _own(self, position: int) -> None:
         """The block that a write begins in belongs to each row alone."""
         index = position // self.store.block_tokens
+        if position % self.store.block_tokens == 0:
+            self._cropped = False
+            return
         for number, row in enumerate(self._held.rows):
             if index in row.published or self.store.table.references(row.blocks[index]) > 1:
+                self.store.check_room(len(row.blocks) - index, self.count, position, len(row.blocks))
                 own = self._copy_of(row, position)
                 self.store.allocate(own.lane, len(own.blocks), len(row.blocks) - len(own.blocks))
                 first = own.lane * self.store.lane_blocks
@@ -247,6 +253,7 @@ class Rows:
                 self._held.rows[number] = own
                 for stream in range(len(self._held.ranges)):
                     self._show(number, stream)
+        self._cropped = False
 
     def _copy_of(self, row: _Row, length: int | None = None) -> _Row:
         """A row of the same tokens: full blocks shared, the last one copied."""
