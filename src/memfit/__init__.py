@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TraceError,
         VerifyError,
     )
+    from memfit.frameworks.torch.kv_cache import KVCache
     from memfit.ir.step import Step
     from memfit.ir.trace import Trace
 
@@ -42,6 +43,7 @@ _WHERE = {
     "simulate_paging": "memfit.api.paging",
     "predict": "memfit.api.prediction",
     "profile": "memfit.api.profiling",
+    "KVCache": "memfit.frameworks.torch.kv_cache",
     "Step": "memfit.ir.step",
     "Trace": "memfit.ir.trace",
     "BudgetError": "memfit.errors",
@@ -67,6 +69,7 @@ __all__ = [
     "CapacityError",
     "CaptureError",
     "DeviceError",
+    "KVCache",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
