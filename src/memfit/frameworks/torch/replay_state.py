@@ -34,11 +34,15 @@ _NOT_WATCHED = frozenset({"_parameters", "_buffers", "_modules", "forward"})
 _CONTAINERS = (list, dict, set, deque, OrderedDict)
 
 
+def _cpu_state() -> bytes:
+    return torch.get_rng_state().numpy().tobytes()
+
+
 @dataclass(slots=True)
 class RandomState:
     """State of every generator that a forward may draw from. ``None``: not drawn from."""
 
-    cpu: torch.Tensor | None
+    cpu: bytes | None  # no tensor: what a step keeps of it must not count among the step's tensors
     devices: dict[int, torch.Tensor]
     python: Any
     numpy: Any
@@ -48,7 +52,7 @@ class RandomState:
         """The present state of the CPU, the CUDA ``devices``, Python's and NumPy's global generator."""
         numpy = sys.modules.get("numpy")
         return RandomState(
-            torch.get_rng_state(),
+            _cpu_state(),
             {index: torch.cuda.get_rng_state(index) for index in devices},
             random.getstate(),
             numpy.random.get_state() if numpy is not None else None,
@@ -56,7 +60,7 @@ class RandomState:
 
     def drawn(self) -> RandomState | None:
         """Only the generators whose state has changed since; None where none has."""
-        cpu = self.cpu if self.cpu is not None and not torch.equal(self.cpu, torch.get_rng_state()) else None
+        cpu = self.cpu if self.cpu is not None and self.cpu != _cpu_state() else None
         devices = {i: s for i, s in self.devices.items() if not torch.equal(s, torch.cuda.get_rng_state(i))}
         python = self.python if self.python != random.getstate() else None
         numpy = self.numpy
@@ -71,7 +75,7 @@ class RandomState:
     def restore(self) -> None:
         """Set these generators back."""
         if self.cpu is not None:
-            torch.set_rng_state(self.cpu)
+            torch.set_rng_state(torch.frombuffer(bytearray(self.cpu), dtype=torch.uint8))
         for index, state in self.devices.items():
             torch.cuda.set_rng_state(state, index)
         if self.python is not None:
