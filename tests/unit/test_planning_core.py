@@ -13,6 +13,7 @@ from memfit.planners.portfolio import STRATEGIES, plan_problem
 from memfit.planners.problem import Memory, Piece, Placement, Problem, simple_problem
 from memfit.planners.single_memory import refuse_invalid
 from memfit.planners.validate import check_problem, why_invalid
+from memfit.testing.exact_placement import smallest_peak
 from memfit.testing.problems import layered, zero_slack
 
 
@@ -188,3 +189,12 @@ def test_progress_is_told_and_may_stop() -> None:
     with pytest.raises(KeyboardInterrupt):
         plan_problem(zero_slack(2, 80), progress=stop)
     assert seen[0] == "greedy size/best"
+
+
+def test_two_unpaired_windows_inside_a_third_buffer_are_not_counted_apart() -> None:
+    """Buffers 1 and 2 both lie inside 0, on different bytes of it: a bound that counts one of them on top is no bound."""
+    problem = replace(
+        simple_problem([0, 0, 0], [1, 1, 1], [2, 1, 2]), in_place=((0, 1), (0, 2)), pieces={2: (Piece(0, 1, 1, 2),)}
+    )
+    assert smallest_peak(problem) == 2
+    assert bounds.load(problem).nbytes == 2

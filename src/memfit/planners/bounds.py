@@ -3,10 +3,11 @@
 The load of an instant is the sum of the sizes alive at it. Buffers at one offset count once (must-alias classes), gaps and
 windows count what is in use, and in-place pairs count as if the best of them were used at every instant alone: where
 pairs are alive, the buffers they connect are covered by sets that could lie at one offset, each as large as its
-largest member; exact up to ten connected buffers, above that the largest set found in which no two are paired. With
-several memories the sum of the peaks is at least the load of all buffers, and at least the sum over memories of the
-load of the buffers forced into each. Where all offsets in one memory share an alignment, sizes count as rounded up to it,
-but for one buffer alive at the instant, which may lie on top: the one that gains most. Cost: O(n log n), and the
+largest member; exact up to ten connected buffers that begin at one byte of theirs. Above that, and where windows begin
+elsewhere (two that are not paired may then both lie inside a third), the largest set found in which no two are paired.
+With several memories the sum of the peaks is at least the load of all buffers, and at least the sum over memories of
+the load of the buffers forced into each. Where all offsets in one memory share an alignment, sizes count as rounded up
+to it, but for one buffer alive at the instant, which may lie on top: the one that gains most. Cost: O(n log n), and the
 in-place pairs alive at each instant.
 """
 
@@ -216,11 +217,12 @@ def _savings(problem: Problem, groups: Groups, rows: Ints, instance: Instance, l
             at.setdefault(section, set()).add((a, b))
     memory: dict[frozenset[tuple[int, int]], int] = {}
     for section, alive in at.items():
-        sizes = {r: sum(int(height[p]) for p in _pieces(instance, r) if lower[p] <= section < upper[p])
-                 for pair in alive for r in pair}  # fmt: skip
+        used = {r: [p for p in _pieces(instance, r) if lower[p] <= section < upper[p]] for pair in alive for r in pair}
+        sizes = {r: sum(int(height[p]) for p in pieces) for r, pieces in used.items()}
+        begins = {r: int(instance.piece_low[p[0]]) if len(p) == 1 else None for r, p in used.items()}
         key = frozenset(alive) if len(sizes) == sum(1 for r in sizes if len(_pieces(instance, r)) == 1) else None
         if key is None or key not in memory:
-            saving = sum(sizes.values()) - _least_cover(sizes, alive)
+            saving = sum(sizes.values()) - _least_cover(sizes, begins, alive)
             if key is not None:
                 memory[key] = saving
         else:
@@ -233,8 +235,11 @@ def _pieces(instance: Instance, row: int) -> range:
     return range(int(instance.start[row]), int(instance.start[row + 1]))
 
 
-def _least_cover(sizes: dict[int, int], pairs: set[tuple[int, int]]) -> int:
-    """A lower bound on the bytes of buffers of which only paired ones may share theirs; exact in small components."""
+def _least_cover(sizes: dict[int, int], begins: dict[int, int | None], pairs: set[tuple[int, int]]) -> int:
+    """A lower bound on the bytes of buffers of which only paired ones may share theirs; exact in small components.
+
+    ``begins``: the first byte in use of each buffer, None where several windows of it are in use at once.
+    """
     links: dict[int, set[int]] = {r: set() for r in sizes}
     for a, b in pairs:
         links[a].add(b)
@@ -250,7 +255,8 @@ def _least_cover(sizes: dict[int, int], pairs: set[tuple[int, int]]) -> int:
             todo.extend(new)
         seen |= component
         nodes = sorted(component, key=lambda r: (-sizes[r], r))
-        if len(nodes) <= _EXACT:
+        first = begins[nodes[0]]
+        if len(nodes) <= _EXACT and first is not None and all(begins[r] == first for r in nodes):
             total += _cover(tuple(nodes), sizes, links, {})
             continue
         chosen: set[int] = set()
