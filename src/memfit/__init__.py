@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TargetError,
         TraceError,
         VerifyError,
+        WeightFileError,
     )
     from memfit.frameworks.torch.kv_cache import KVCache
     from memfit.ir.step import Step
@@ -59,6 +60,7 @@ _WHERE = {
     "TargetError": "memfit.errors",
     "TraceError": "memfit.errors",
     "VerifyError": "memfit.errors",
+    "WeightFileError": "memfit.errors",
 }
 
 _FOLDERS = ("paging",)
@@ -81,6 +83,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "VerifyError",
+    "WeightFileError",
     "fit",
     "plan",
     "predict",

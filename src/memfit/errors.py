@@ -10,6 +10,7 @@
     |- CapacityError            buffers that do not fit the capacity (a budget that cannot be kept)
     |- UndecidedError           neither a placement within a capacity nor a proof was found in time
     |- TraceError               a trace, recipe or table file that is not one
+    |- WeightFileError          a file of weights that is not one, was cut short, lies or changed
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
     `- VerifyError              the fitted program did not do what was promised
@@ -39,6 +40,7 @@ __all__ = [
     "TraceError",
     "UndecidedError",
     "VerifyError",
+    "WeightFileError",
 ]  # fmt: skip
 
 
@@ -146,6 +148,14 @@ class TraceError(MemfitError):
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot read {path}: {why}")
         self.path, self.why = path, why
+
+
+class WeightFileError(MemfitError):
+    """A file of weights that cannot be used. ``path``, ``why``, ``hint``: what to try."""
+
+    def __init__(self, path: str, why: str, hint: str = "write or copy the file again") -> None:
+        super().__init__(f"cannot use the weights in {path}: {why}" + (f"; {hint}" if hint else ""))
+        self.path, self.why, self.hint = path, why, hint
 
 
 class OutputError(MemfitError):
