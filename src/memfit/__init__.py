@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
+    from memfit.api.running import paged, run
     from memfit.errors import (
         BudgetError,
         CapacityError,
@@ -44,6 +45,8 @@ _WHERE = {
     "simulate_paging": "memfit.api.paging",
     "predict": "memfit.api.prediction",
     "profile": "memfit.api.profiling",
+    "paged": "memfit.api.running",
+    "run": "memfit.api.running",
     "KVCache": "memfit.frameworks.torch.kv_cache",
     "Step": "memfit.ir.step",
     "Trace": "memfit.ir.trace",
@@ -85,10 +88,12 @@ __all__ = [
     "VerifyError",
     "WeightFileError",
     "fit",
+    "paged",
     "plan",
     "predict",
     "profile",
     "replay",
+    "run",
     "simulate_paging",
 ]
 
