@@ -60,7 +60,8 @@ class PageFrames:
 
     def address(self, chunk: int) -> int:
         """Where a chunk begins."""
-        return self.base + chunk * self.chunk_bytes
+        place: int = self.base + chunk * self.chunk_bytes
+        return place
 
     def place(self, chunk: int) -> None:
         """Take a frame that nobody has yet for ``chunk``.

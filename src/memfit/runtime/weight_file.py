@@ -68,7 +68,9 @@ def weight_map(index: Path) -> dict[str, str]:
         raise WeightFileError(str(index), "it has no weight_map")
     for name, file in found.items():
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise WeightFileError(str(index), f"it puts {name!r} into {file!r}, which is no .safetensors file beside it")
+            raise WeightFileError(
+                str(index), f"it puts {name!r} into {file!r}, which is no .safetensors file beside it"
+            )
     return found
 
 
@@ -145,7 +147,9 @@ class WeightFiles:
                 direct = self._direct[file] >= 0
                 done += (self._past_cache if direct else self._plain)(target[done:], file, offset + done)
         except OSError as error:
-            raise WeightFileError(self.headers[file].path, f"reading failed: {error.strerror}", "is the disk well?") from error
+            raise WeightFileError(
+                self.headers[file].path, f"reading failed: {error.strerror}", "is the disk well?"
+            ) from error
         self.check_unchanged(file)
         if done < len(target):
             raise WeightFileError(self.headers[file].path, f"it ended {len(target) - done} bytes early")
@@ -160,7 +164,9 @@ class WeightFiles:
         try:
             done = self._plain(target, file, offset)
         except OSError as error:
-            raise WeightFileError(self.headers[file].path, f"reading failed: {error.strerror}", "is the disk well?") from error
+            raise WeightFileError(
+                self.headers[file].path, f"reading failed: {error.strerror}", "is the disk well?"
+            ) from error
         if done < len(target):
             raise WeightFileError(self.headers[file].path, f"it ended {len(target) - done} bytes early")
 

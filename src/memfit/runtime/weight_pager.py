@@ -59,7 +59,13 @@ class WeightPager:
     """Weights of ``layout`` behind ``frames`` frames. ``borrow`` and ``release`` may come from any thread."""
 
     def __init__(
-        self, layout: WeightLayout, files: WeightFiles, order: Sequence[Access], frames: int, *, ahead: int | None = None
+        self,
+        layout: WeightLayout,
+        files: WeightFiles,
+        order: Sequence[Access],
+        frames: int,
+        *,
+        ahead: int | None = None,
     ) -> None:
         """Reserve the line and start the reader; ``order``: the weights of each access of one pass.
 
@@ -121,7 +127,7 @@ class WeightPager:
             if place is not None:
                 self._advance(place, expected)
             self._count(chunks)
-            if not all([self._resident[chunk] for chunk in chunks]):
+            if not all(self._resident[chunk] for chunk in chunks):
                 self._wait(chunks)
         return chunks
 
@@ -141,7 +147,7 @@ class WeightPager:
         self._waiting.append(chunks)
         self._change.notify_all()
         try:
-            while not all([self._resident[chunk] for chunk in chunks]):
+            while not all(self._resident[chunk] for chunk in chunks):
                 self._change.wait()
                 self._refuse()
         except BaseException:

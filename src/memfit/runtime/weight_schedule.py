@@ -30,6 +30,7 @@ GOLDEN = 0.6180339887498949
 PACKINGS = 8
 """Shares of gaps tried; each halves what is left to try."""
 Ints = npt.NDArray[np.int64]
+Gap = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -101,7 +102,8 @@ def schedule_weights(accesses: Sequence[Sequence[int]], capacity: int, ahead: in
     occupied = np.array([len(window | set(access)) for window, access in zip(windows, accesses, strict=True)], np.int64)
     following = _next_touch(chunk)
     inside = _positions_in_windows(windows)
-    gaps, lengths = [], np.empty(len(chunk), np.int64)
+    gaps: list[Gap] = []
+    lengths = np.empty(len(chunk), np.int64)
     for touch, after in enumerate(following.tolist()):
         begin, end = int(position[touch]), int(position[after])
         gap = np.arange(begin + 1, end if end > begin else end + len(accesses), dtype=np.int32) % len(accesses)
@@ -116,7 +118,7 @@ def schedule_weights(accesses: Sequence[Sequence[int]], capacity: int, ahead: in
     return WeightSchedule(first, chunk, keep, read, capacity, ahead, occupied)
 
 
-def _most_gaps(gaps: Sequence[Ints], lengths: Ints, occupied: Ints, capacity: int) -> Flags:
+def _most_gaps(gaps: Sequence[Gap], lengths: Ints, occupied: Ints, capacity: int) -> Flags:
     """The best of several packings: each prefers, of gaps equally long, a share spread evenly in order of use."""
     number = np.arange(len(gaps))
     best = _packed(gaps, np.lexsort(((number * GOLDEN) % 1.0, lengths)), occupied, capacity)
@@ -132,7 +134,7 @@ def _most_gaps(gaps: Sequence[Ints], lengths: Ints, occupied: Ints, capacity: in
     return best
 
 
-def _packed(gaps: Sequence[Ints], order: Ints, occupied: Ints, capacity: int) -> Flags:
+def _packed(gaps: Sequence[Gap], order: Ints, occupied: Ints, capacity: int) -> Flags:
     """The gaps that fit one after the other in ``order``."""
     taken, keep = occupied.copy(), np.zeros(len(gaps), bool)
     for touch in order.tolist():

@@ -148,9 +148,7 @@ def _check(files: WeightFiles, name: str, stored: StoredTensor, tensor: torch.Te
         )  # fmt: skip
 
 
-def _fill_buffers(
-    model: torch.nn.Module, state: dict[str, Any], files: WeightFiles, by_name: dict[str, str]
-) -> None:
+def _fill_buffers(model: torch.nn.Module, state: dict[str, Any], files: WeightFiles, by_name: dict[str, str]) -> None:
     for prefix, module in model.named_modules():
         for name, buffer in list(module._buffers.items()):
             full = f"{prefix}.{name}" if prefix else name

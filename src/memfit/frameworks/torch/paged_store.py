@@ -101,9 +101,9 @@ class WeightServer:
     """A store over a pager. Tensors are made once, over addresses that never change."""
 
     def __init__(self, pager: WeightPager, tensors: Sequence[StoredTensor], base: int = 0) -> None:
-        """``base``: private memory of the process (bytes) before it, for ``peak``."""
+        """``base``: private memory of the process (bytes) before it, for ``private``."""
         self.pager, self.tensors, self.base = pager, tensors, base
-        self.peak = 0
+        self.private = 0
         self._real = [self._tensor(weight) for weight in range(len(tensors))]
         self._alone = [_holders(tensor) for tensor in self._real]
         self._versions = [tensor._version for tensor in self._real]
@@ -130,7 +130,7 @@ class WeightServer:
             lent.clear()
         finally:
             alone = [(self._real[weight], self._alone[weight]) for weight in weights]
-            self.pager.release(chunks, lambda: all([_holders(tensor) <= count for tensor, count in alone]))
+            self.pager.release(chunks, lambda: all(_holders(tensor) <= count for tensor, count in alone))
         if written:
             error = MemfitError(
                 f"weight {self.tensors[written[0]].name!r} was written in place, but paged weights are read-only; page the "
@@ -146,7 +146,7 @@ class WeightServer:
             resident, shared = _STATM.read_text().split()[1:3]
         except OSError:
             return
-        self.peak = max(self.peak, (int(resident) - int(shared)) * _PAGE - self.base)
+        self.private = max(self.private, (int(resident) - int(shared)) * _PAGE - self.base)
 
     def rows(self, weight: int, ids: torch.Tensor) -> torch.Tensor:
         """The rows, read from the file; neighbours in one read."""

@@ -48,7 +48,9 @@ class PagedWeight(torch.Tensor):
     store: WeightStore
 
     @staticmethod
-    def __new__(cls, shape: Sequence[int], dtype: torch.dtype, weight: int, label: str, store: WeightStore) -> PagedWeight:
+    def __new__(
+        cls, shape: Sequence[int], dtype: torch.dtype, weight: int, label: str, store: WeightStore
+    ) -> PagedWeight:
         """A weight of the CPU, contiguous, that requires no gradient."""
         made: PagedWeight = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, tuple(shape), dtype=dtype, device="cpu", requires_grad=False

@@ -1,8 +1,8 @@
 """From a model and its files to the model paged: hold them against each other, dry pass, plan, pager, serve.
 
-    files --> places --> recorder: one pass on the tape --> order of use, bytes of everything else
-                                                               |
-    budget ------------------------------------------------> plan --> pager (reads from now on) --> server
+files --> places --> recorder: one pass on the tape --> order of use, bytes of everything else
+                                                           |
+budget ------------------------------------------------> plan --> pager (reads from now on) --> server
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Paging:
                 "read_per_pass": plan.schedule.reads * plan.layout.chunk_bytes,
             },
             "measured": {
-                "peak": self.server.peak, "resident_weights": self.pager.memory.taken * plan.layout.chunk_bytes,
-                **{name: value for name, value in vars(counts).items()}, "hit_rate": counts.hit_rate,
+                "private": self.server.private, "resident_weights": self.pager.memory.taken * plan.layout.chunk_bytes,
+                **vars(counts), "hit_rate": counts.hit_rate,
             },
             "chunk_bytes": plan.layout.chunk_bytes,
             "recorded": self.dry is not None,
@@ -115,7 +115,12 @@ def page_model(
 
 
 def _dry_pass(
-    model: torch.nn.Module, places: list[Place], inputs: Any, activations: int | None, budget: int, say: Callable[[str], None]
+    model: torch.nn.Module,
+    places: list[Place],
+    inputs: Any,
+    activations: int | None,
+    budget: int,
+    say: Callable[[str], None],
 ) -> DryPass:
     """The order of use and the bytes of everything else; without inputs, the order of registration."""
     recorder = UseRecorder([place.stored for place in places])
@@ -156,7 +161,9 @@ def _largest(places: list[Place], order: list[tuple[int, ...]], live: int) -> st
     nbytes = sum(places[weight].stored.nbytes for weight in heaviest)
     names = [places[weight].names[0] for weight in heaviest]
     shown = " and ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-    return f"{shown or 'no weight'} ({format_bytes(nbytes)} used at once) beside {format_bytes(live)} of everything else"
+    return (
+        f"{shown or 'no weight'} ({format_bytes(nbytes)} used at once) beside {format_bytes(live)} of everything else"
+    )
 
 
 def _serve(
