@@ -2,7 +2,7 @@
 
 The order was recorded before the run and is taken to repeat. An access that is not the next one is looked for further on
 in the circle (a branch not taken); one that is nowhere in it has no place. A loop inside the program (a decoder that runs
-again and again after one encoder) shows as the same jump back after the same accesses: seen twice, it is the new order.
+again and again after one encoder) shows as the same surprise after the same accesses: run through twice, it is the new order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 
-LONGEST_LOOP = 1 << 16
+LONGEST_HISTORY = 1 << 17
+"""Accesses remembered; a loop of up to half as many is found."""
 
 
 class UseOrder:
@@ -26,8 +27,8 @@ class UseOrder:
         self._places: dict[Hashable, list[int]] = {}
         for place, key in enumerate(self.keys):
             self._places.setdefault(key, []).append(place)
-        self._trail: list[Hashable] = []
-        self._before: list[Hashable] | None = None
+        self._history: list[Hashable] = []
+        self._last: dict[Hashable, int] = {}
 
     def follow(self, key: Hashable) -> tuple[int | None, bool]:
         """The place of the access ``key`` that happens now (None: it has none), and whether it was expected."""
@@ -45,12 +46,16 @@ class UseOrder:
         return place, expected
 
     def loop(self, key: Hashable, expected: bool) -> list[Hashable] | None:
-        """Call it for each access after ``follow``; a loop seen twice in a row, which starts with ``key``, or None."""
-        if expected:
-            if len(self._trail) < LONGEST_LOOP:
-                self._trail.append(key)
-            return None
-        trail, self._trail = self._trail, [key]
-        repeated = trail == self._before and trail[0] == key
-        self._before = trail
-        return trail if repeated else None
+        """Call it for each access after ``follow``; a loop run through twice, which starts with ``key``, or None."""
+        history = self._history
+        found = None
+        if not expected:
+            length = len(history) - self._last.get(key, len(history))
+            if length and 2 * length <= len(history) and history[-length:] == history[-2 * length : -length]:
+                found = history[-length:]
+            self._last[key] = len(history)
+        if len(history) >= LONGEST_HISTORY:
+            history.clear()
+            self._last.clear()
+        history.append(key)
+        return found

@@ -56,29 +56,21 @@ class PagingCounts:
 
 
 class WeightPager:
-    """Weights of ``layout`` behind ``frames`` frames. ``borrow`` and ``release`` may come from any thread."""
+    """Weights of ``layout`` behind the frames of a schedule. ``borrow`` and ``release`` may come from any thread."""
 
     def __init__(
-        self,
-        layout: WeightLayout,
-        files: WeightFiles,
-        order: Sequence[Access],
-        frames: int,
-        *,
-        ahead: int | None = None,
+        self, layout: WeightLayout, files: WeightFiles, order: Sequence[Access], schedule: WeightSchedule
     ) -> None:
-        """Reserve the line and start the reader; ``order``: the weights of each access of one pass.
+        """Reserve the line and start the reader; ``order``: the weights of each access of one pass, for which ``schedule`` is.
 
         Raises:
-            ValueError: some access needs more chunks than there are frames.
             MemoryError: no address space.
         """
-        self.layout, self.files, self.frames = layout, files, frames
-        self._ahead = ahead
+        self.layout, self.files, self.frames = layout, files, schedule.capacity
         self.counts = PagingCounts()
         self._order = UseOrder(order)
-        self._plan(order)
-        self.memory = PageFrames(layout.chunks, frames, layout.chunk_bytes)
+        self._take(schedule)
+        self.memory = PageFrames(layout.chunks, self.frames, layout.chunk_bytes)
         count = layout.chunks
         self._resident, self._kept = bytearray(count), bytearray(count)
         self._busy, self._queued = [0] * count, [0] * count
@@ -95,9 +87,8 @@ class WeightPager:
         self._reader = threading.Thread(target=self._read, name="memfit-weights", daemon=True)
         self._reader.start()
 
-    def _plan(self, order: Sequence[Access]) -> None:
-        accesses = [self.layout.access(weights) for weights in order]
-        self.schedule: WeightSchedule = schedule_weights(accesses, self.frames, self._ahead)
+    def _take(self, schedule: WeightSchedule) -> None:
+        self.schedule = schedule
         self._touches: list[int] = self.schedule.chunk.tolist()
         self._first: list[int] = self.schedule.first.tolist()
         self._keep: list[bool] = self.schedule.keep.tolist()
@@ -248,7 +239,8 @@ class WeightPager:
             return False
         self._order.learn(loop)
         self._order.follow(loop[0])
-        self._plan(loop)  # type: ignore[arg-type]
+        accesses = [self.layout.access(weights) for weights in loop]  # type: ignore[arg-type]
+        self._take(schedule_weights(accesses, self.frames))
         self.counts.relearned += 1
         used = set(self._touches)
         for chunk in range(self.layout.chunks):

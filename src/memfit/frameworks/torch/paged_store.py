@@ -38,10 +38,14 @@ _PAGE = mmap.PAGESIZE
 
 @dataclass(frozen=True)
 class DryPass:
-    """One pass without weights. ``order``: weights of each access; ``live``: bytes of everything else, at most; projected."""
+    """One pass without weights. ``order``: weights of each access; ``live``: bytes of everything else, at most; projected.
+
+    ``needs``: the weights that must be there at each access: its own, and those that the program still shows or uses.
+    """
 
     order: tuple[tuple[int, ...], ...]
     live: int
+    needs: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...] = ()
 
 
@@ -51,13 +55,23 @@ class UseRecorder:
     def __init__(self, tensors: Sequence[StoredTensor]) -> None:
         self.tensors = tensors
         self.order: list[tuple[int, ...]] = []
-        self._depth = 0
+        self.needs: list[tuple[int, ...]] = []
+        self._open: list[tuple[int, ...]] = []
+        self._shown: set[int] = set()
+        self._alone: dict[int, int] = {}
         self._made: dict[int, torch.Tensor] = {}
 
     def lend(self, weights: tuple[int, ...], use: Callable[[dict[int, torch.Tensor]], Any]) -> Any:
         """Note ``weights`` and run ``use`` on hollow tensors."""
+        self._shown = {weight for weight in self._shown if _holders(self._made[weight]) > self._alone[weight]}
         self.order.append(weights)
-        return use({weight: self._hollow(weight).detach() for weight in weights})
+        self.needs.append(tuple(sorted({*weights, *self._shown, *(w for held in self._open for w in held)})))
+        self._open.append(weights)
+        try:
+            return use({weight: self._hollow(weight).detach() for weight in weights})
+        finally:
+            self._open.pop()
+            self._shown.update(weights)
 
     def rows(self, weight: int, ids: torch.Tensor) -> torch.Tensor:
         """Rows that nobody reads; a lookup takes no weight."""
@@ -75,6 +89,7 @@ class UseRecorder:
                 self._made[weight] = hollow_tensor(
                     storage, stored.shape, strides[: len(stored.shape)], DTYPES[stored.dtype]
                 )
+                self._alone[weight] = _holders(self._made[weight])
         return self._made[weight]
 
     def record(self, model: Any, inputs: Any) -> DryPass:
@@ -94,7 +109,7 @@ class UseRecorder:
             self._made = {}
         deltas = np.array([delta for _, delta, _ in tape.events], np.int64)
         live = int(np.cumsum(deltas).max()) if len(deltas) else 0
-        return DryPass(tuple(self.order), live, tuple(tape.notes))
+        return DryPass(tuple(self.order), live, tuple(self.needs), tuple(tape.notes))
 
 
 class WeightServer:

@@ -97,12 +97,12 @@ def page_model(
         say("holding the files against the model")
         places = places_of(model, files, strict=strict)
         dry = _dry_pass(model, places, inputs, activations, budget, say)
-        places, order = _in_order_of_use(places, dry.order)
+        places, order, needs = _in_order_of_use(places, dry)
         say("planning")
         plan = plan_weights(
             [place.names[0] for place in places], [place.stored.nbytes for place in places],
-            [(place.file, place.stored.begin) for place in places], order, dry.live, budget, files,
-            _largest(places, order, dry.live),
+            [(place.file, place.stored.begin) for place in places], needs, dry.live, budget, files,
+            _largest(places, needs, dry.live),
         )  # fmt: skip
         server = _serve(model, places, plan, files, order)
     except BaseException:
@@ -130,30 +130,37 @@ def _dry_pass(
     buffers = sum(buffer.untyped_storage().nbytes() for buffer in model.buffers())
     assumed = tuple((weight,) for weight in range(len(places)))
     if inputs is None:
-        return DryPass(assumed, buffers + (budget // 4 if activations is None else activations))
+        return DryPass(assumed, buffers + (budget // 4 if activations is None else activations), assumed)
     say("one pass without weights")
     try:
         dry = recorder.record(model, inputs)
     except MemfitError:
         raise
     except Exception as error:
+        if activations is not None:
+            return DryPass(assumed, buffers + activations, assumed)
         raise TargetError(
             type(model).__name__, f"one pass over the example inputs raises {type(error).__name__}: {str(error)[:300]}",
-            "check the inputs, or give activations=BYTES and no inputs: the order is then learned while it runs",
+            "check the inputs, or give activations=BYTES: the order is then learned while it runs",
         ) from error  # fmt: skip
     if activations is not None:
-        dry = DryPass(dry.order, max(dry.live, activations + buffers), dry.notes)
+        dry = DryPass(dry.order, max(dry.live, activations + buffers), dry.needs, dry.notes)
     return dry
 
 
 def _in_order_of_use(
-    places: list[Place], order: tuple[tuple[int, ...], ...]
-) -> tuple[list[Place], list[tuple[int, ...]]]:
-    """Places and accesses renumbered by first use; what no access takes comes last."""
-    first = list(dict.fromkeys(weight for access in order for weight in access))
+    places: list[Place], dry: DryPass
+) -> tuple[list[Place], list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Places, accesses and needs renumbered by first use; what no access takes comes last."""
+    first = list(dict.fromkeys(weight for access in dry.order for weight in access))
     first += sorted(set(range(len(places))) - set(first))
     number = {old: new for new, old in enumerate(first)}
-    return [places[old] for old in first], [tuple(sorted(number[w] for w in access)) for access in order]
+
+
+    def renumbered(accesses: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+        return [tuple(sorted(number[weight] for weight in access)) for access in accesses]
+
+    return [places[old] for old in first], renumbered(dry.order), renumbered(dry.needs)
 
 
 def _largest(places: list[Place], order: list[tuple[int, ...]], live: int) -> str:
@@ -170,7 +177,7 @@ def _serve(
     model: torch.nn.Module, places: list[Place], plan: WeightPlan, files: WeightFiles, order: list[tuple[int, ...]]
 ) -> WeightServer:
     base = anonymous_bytes()
-    pager = WeightPager(plan.layout, files, order, plan.frames)
+    pager = WeightPager(plan.layout, files, order, plan.schedule)
     server = WeightServer(pager, [place.stored for place in places], base)
     page_parameters(model, places, server)
     store_of(model, server)
