@@ -76,8 +76,8 @@ def smallest_capacity(accesses: Sequence[Sequence[int]]) -> int:
 
 
 def default_ahead(accesses: Sequence[Sequence[int]], capacity: int) -> int:
-    """Chunks to read ahead: the largest access, at most a sixty-fourth of the frames (each costs hits), at least one."""
-    return max(1, min(smallest_capacity(accesses), capacity // 64))
+    """Chunks to read ahead: the largest access, at most an eightieth of the frames (each costs hits), at least one."""
+    return max(1, min(smallest_capacity(accesses), capacity // 80))
 
 
 def schedule_weights(accesses: Sequence[Sequence[int]], capacity: int, ahead: int | None = None) -> WeightSchedule:

@@ -156,7 +156,6 @@ def _in_order_of_use(
     first += sorted(set(range(len(places))) - set(first))
     number = {old: new for new, old in enumerate(first)}
 
-
     def renumbered(accesses: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         return [tuple(sorted(number[weight] for weight in access)) for access in accesses]
 
