@@ -64,7 +64,7 @@ class WeightPager:
         """Reserve the line and start the reader; ``order``: the weights of each access of one pass, for which ``schedule`` is.
 
         Raises:
-            MemoryError: no address space.
+            MemoryError: no address space, or no thread.
         """
         self.layout, self.files, self.frames = layout, files, schedule.capacity
         self.counts = PagingCounts()
@@ -85,7 +85,11 @@ class WeightPager:
         self._process = os.getpid()
         self._change = threading.Condition()
         self._reader = threading.Thread(target=self._read, name="memfit-weights", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # a thread's stack is memory too
+            self.memory.close()
+            raise MemoryError(f"no memory for the reading thread ({error})") from error
 
     def _take(self, schedule: WeightSchedule) -> None:
         self.schedule = schedule

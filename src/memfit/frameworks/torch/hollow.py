@@ -13,11 +13,11 @@ which does no harm as nothing is stored. A read sees zeros. Cost: about 3 us for
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 
 _LARGEST = 1 << 46
@@ -30,18 +30,21 @@ class _Range:
     """One reserved range of address space and a bump pointer into it."""
 
     def __init__(self) -> None:
-        size = _LARGEST
+        size, access = _LARGEST, mmap.PROT_READ | mmap.PROT_WRITE
         while True:
             try:
                 flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-                self._map = mmap.mmap(-1, size, flags=flags)
+                self._map = mmap.mmap(-1, size, flags=flags, prot=access)
                 break
             except (OSError, ValueError, OverflowError):
-                if size <= _SMALLEST:
+                if size > _SMALLEST:
+                    size //= 2
+                elif access & mmap.PROT_WRITE:  # a limit on private memory counts what could be written, used or not
+                    size, access = _LARGEST, mmap.PROT_READ
+                else:
                     raise
-                size //= 2
         self.size = size
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.base = np.frombuffer(self._map, np.uint8).ctypes.data
         self._cursor = 0
 
     def take(self, nbytes: int) -> int:

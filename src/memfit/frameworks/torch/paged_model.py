@@ -8,7 +8,9 @@ A model may come without memory behind its parameters (``without_memory``), so t
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from memfit.runtime.weight_file import WeightFiles, described
 
 LARGE = 1 << 24
 """Bytes: tensors that a model makes while it is built get no memory from this size on; parameters never do."""
+_LAYERS = os.path.dirname(torch.nn.modules.__file__)
 _FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "normal")
 
 
@@ -55,11 +58,16 @@ def without_memory() -> Iterator[None]:
 
 
 class _LargeWithoutMemory(torch.overrides.TorchFunctionMode):
-    """Sends large new tensors to the meta device."""
+    """Sends large new tensors to the meta device, and the uninitialised ones of PyTorch's own layers: their parameters.
+
+    A parameter that is made and let go again leaves a hole in the heap that small objects settle in, so that the heap grows
+    by every one of them; a limit on memory counts that.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if getattr(func, "__name__", "") in _FACTORIES and _is_large(args, kwargs):
+        own = func is torch.empty and sys._getframe(1).f_code.co_filename.startswith(_LAYERS)
+        if own or (getattr(func, "__name__", "") in _FACTORIES and _is_large(args, kwargs)):
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 
