@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
 import statistics
 import sys
@@ -32,18 +33,20 @@ from memfit.frameworks.torch.paged_run import fingerprint
 from memfit.paging.accesses import accesses_of
 from memfit.paging.policies import POLICIES
 from memfit.runtime.weight_file import WeightFiles
+from memfit.runtime.weight_plan import with_libraries
 
 sys.path.insert(0, str(Path(__file__).parent))
 import record
 
 SHARES = (0.8, 0.5)
-TOKENS = 96
+TOKENS = {"prompt": 96, "token": 1}
+"""Tokens of a pass: a prompt computes, a token mostly reads."""
 
 
-def build(folder: Path) -> Any:
+def build(folder: Path, layers: int) -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        hidden_size=1024, intermediate_size=2816, num_hidden_layers=12, vocab_size=8192, num_attention_heads=16,
+        hidden_size=1024, intermediate_size=2816, num_hidden_layers=layers, vocab_size=8192, num_attention_heads=16,
         max_position_embeddings=512,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).eval()
@@ -72,12 +75,11 @@ def timed(call: Callable[[], Any]) -> tuple[float, float]:
 
 
 def page(folder: Path, share: float) -> Any:
-    total = memfit.paged(folder, budget="64GiB", tokens=TOKENS)
+    total = memfit.paged(folder, budget="64GiB", tokens=TOKENS["prompt"])
     plan = total.memfit_paging.plan
     total.memfit_paging.close()
-    return memfit.paged(
-        folder, budget=int(share * plan.weights) + plan.live + 2 * plan.buffer + (16 << 20), tokens=TOKENS
-    )
+    budget = with_libraries(int(share * plan.weights) + plan.live + plan.buffer)
+    return memfit.paged(folder, budget=budget, tokens=TOKENS["prompt"])
 
 
 def reading_alone(folder: Path, paging: Any) -> Callable[[], None]:
@@ -105,12 +107,13 @@ def lru_hits(plan: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="memfit-paged-") as temporary:
         folder, offloaded = Path(temporary, "model"), Path(temporary, "offload")
-        whole = build(folder)
-        ids = torch.randint(0, 8192, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+        whole = build(folder, options.layers)
+        ids = torch.randint(0, 8192, (1, TOKENS["prompt"]), generator=torch.Generator().manual_seed(0))
         paged = {share: page(folder, share) for share in SHARES}
         peer, peer_version = None, None
         try:
@@ -123,12 +126,13 @@ def main() -> None:
         except ImportError:
             print("accelerate is not installed: skipped")
         gc.collect()
-        models: dict[str, Callable[[], Any]] = {"in memory": lambda: whole(ids)}
+        now = {"ids": ids}
+        models: dict[str, Callable[[], Any]] = {"in memory": lambda: whole(now["ids"])}
         for share in SHARES:
-            models[f"paged {share:.0%}"] = lambda share=share: paged[share](ids)
+            models[f"paged {share:.0%}"] = lambda share=share: paged[share](now["ids"])
             models[f"reading alone {share:.0%}"] = reading_alone(folder, paged[share].memfit_paging)
         if peer is not None:
-            models["accelerate disk_offload"] = lambda: peer(ids)
+            models["accelerate disk_offload"] = lambda: peer(now["ids"])
         result: dict[str, Any] = {"accelerate": peer_version, "rounds": options.rounds, "tokens": TOKENS, "threads": 1}
         with torch.no_grad():
             expected = fingerprint(whole(ids).logits)
@@ -136,7 +140,8 @@ def main() -> None:
             if peer is not None:
                 result["bit_exact"]["accelerate"] = fingerprint(peer(ids).logits) == expected
             result["paging"] = paging_of(paged, ids)
-            for cache in ("warm", "cold"):
+            for cache, kind in itertools.product(("warm", "cold"), TOKENS):
+                now["ids"] = ids[:, : TOKENS[kind]]
                 files = [*folder.glob("*.safetensors"), *offloaded.glob("*.dat")]
                 cache_of(files, warm=cache == "warm")
                 rows: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
@@ -145,11 +150,12 @@ def main() -> None:
                         if cache == "cold":
                             cache_of(files, warm=False)
                         rows[name].append(timed(call))
-                result[cache] = summary(rows)
+                result[f"{cache}, {kind}"] = summary(rows)
         for model in paged.values():
             model.memfit_paging.close()
     show(result)
-    record.write("paged-weights", result)
+    if options.layers == parser.get_default("layers"):
+        record.write("paged-weights", result)
 
 
 def paging_of(paged: dict[float, Any], ids: torch.Tensor) -> dict[str, Any]:
@@ -192,10 +198,10 @@ def show(result: dict[str, Any]) -> None:
         print(f"{share}: hits {row['hits']:.2%}, planned {row['planned_hits']:.2%}, bound {row['bound_belady']:.2%} "
               f"(share {row['bound_share']:.2%}), LRU {row['lru_hits']:.2%}")  # fmt: skip
     print("bit exact:", result["bit_exact"])
-    for cache in ("warm", "cold"):
-        for name, row in result[cache].items():
+    for case in (key for key in result if "," in key):
+        for name, row in result[case].items():
             more = ", ".join(f"{key} {row[key]:.2f}" for key in row if key not in ("wall", "least", "most", "cpu"))
-            print(f"{cache:5} {name:26} {row['wall']:.3f} s ({row['least']:.3f}-{row['most']:.3f}), "
+            print(f"{case:12} {name:26} {row['wall']:.3f} s ({row['least']:.3f}-{row['most']:.3f}), "
                   f"CPU {row['cpu']:.3f} s {more}")  # fmt: skip
 
 

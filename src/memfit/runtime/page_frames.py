@@ -14,6 +14,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 
 from memfit.runtime.weight_layout import LARGEST_CHUNK
 
@@ -47,7 +48,7 @@ class PageFrames:
         """Reserve the line. ``moves``: whether frames may move by ``mremap`` (off: always freed and taken anew)."""
         self.chunks, self.frames, self.chunk_bytes = chunks, frames, chunk_bytes
         self.taken = 0
-        self._moves = moves and hasattr(mmap, "MAP_NORESERVE")
+        self._moves = moves and sys.platform == "linux"
         self._system = _system()
         self._reserved = chunks * chunk_bytes + LARGEST_CHUNK
         address = self._system.mmap(None, self._reserved, _NONE, _RESERVED, -1, 0)

@@ -18,6 +18,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from memfit.errors import WeightFileError
 from memfit.runtime.safetensors_header import FileIdentity, SafetensorsHeader, StoredTensor, header_of
 
@@ -170,6 +172,10 @@ class WeightFiles:
         if done < len(target):
             raise WeightFileError(self.headers[file].path, f"it ended {len(target) - done} bytes early")
 
+    def expect(self, file: int, offset: int, nbytes: int) -> None:
+        """Tell the system that a piece is read soon."""
+        os.posix_fadvise(self._buffered[file], offset, nbytes, os.POSIX_FADV_WILLNEED)
+
     def check_unchanged(self, file: int) -> None:
         """Raise where file number ``file`` is no longer the one whose header was read, open or by its path."""
         header = self.headers[file]
@@ -232,7 +238,8 @@ class WeightFiles:
             self._direct[file] = -1
             return self._plain(target, file, offset)
         done = max(0, min(reached - offset, len(target)))
-        target[:done] = whole[offset - begin : offset - begin + done]
+        source = whole[offset - begin : offset - begin + done]
+        np.copyto(np.frombuffer(target[:done], np.uint8), np.frombuffer(source, np.uint8))  # lets other threads run
         return done
 
     def close(self) -> None:

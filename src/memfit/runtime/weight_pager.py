@@ -175,12 +175,12 @@ class WeightPager:
         """
         self._refuse()
         width = stored.nbytes // stored.shape[0]
-        begin = 0
-        for end in range(1, len(rows) + 1):
-            if end == len(rows) or rows[end] != rows[end - 1] + 1:
-                part = target[begin * width : end * width]
-                self.files.read_row(part, file, stored.begin + int(rows[begin]) * width)
-                begin = end
+        ends = [end for end in range(1, len(rows) + 1) if end == len(rows) or rows[end] != rows[end - 1] + 1]
+        runs = list(zip([0, *ends[:-1]], ends, strict=True))
+        for begin, end in runs:
+            self.files.expect(file, stored.begin + int(rows[begin]) * width, (end - begin) * width)
+        for begin, end in runs:
+            self.files.read_row(target[begin * width : end * width], file, stored.begin + int(rows[begin]) * width)
         self.files.check_unchanged(file)
 
     def fail(self, error: MemfitError) -> None:

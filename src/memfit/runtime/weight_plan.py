@@ -79,7 +79,7 @@ def plan_weights(
             break
         if chunk <= smallest:
             raise BudgetError(
-                _with_libraries(needed * chunk + live + buffer), budget, where,
+                with_libraries(needed * chunk + live + buffer), budget, where,
                 "give the budget named, or split that operation",
             )  # fmt: skip
         chunk //= 2
@@ -87,7 +87,7 @@ def plan_weights(
     return WeightPlan(budget, layout, frames, total, live, buffer, schedule, fewest_reads(schedule))
 
 
-def _with_libraries(nbytes: int) -> int:
+def with_libraries(nbytes: int) -> int:
     """The smallest budget that leaves ``nbytes`` after the libraries' share."""
     budget = nbytes + min(MOST_OF_LIBRARIES, nbytes // (SHARE_OF_LIBRARIES - 1))
     while budget - min(MOST_OF_LIBRARIES, budget // SHARE_OF_LIBRARIES) < nbytes:

@@ -119,6 +119,7 @@ class WeightServer:
         """``base``: private memory of the process (bytes) before it, for ``private``."""
         self.pager, self.tensors, self.base = pager, tensors, base
         self.private = 0
+        self._statm = open(_STATM, "rb", buffering=0) if _STATM.exists() else None  # noqa: SIM115
         self._real = [self._tensor(weight) for weight in range(len(tensors))]
         self._alone = [_holders(tensor) for tensor in self._real]
         self._versions = [tensor._version for tensor in self._real]
@@ -157,10 +158,10 @@ class WeightServer:
 
     def _measure(self) -> None:
         """Growth of the process's private memory at its largest so far: measured whenever an operation with weights ends."""
-        try:
-            resident, shared = _STATM.read_text().split()[1:3]
-        except OSError:
+        if self._statm is None:
             return
+        self._statm.seek(0)
+        resident, shared = self._statm.read().split()[1:3]
         self.private = max(self.private, (int(resident) - int(shared)) * _PAGE - self.base)
 
     def rows(self, weight: int, ids: torch.Tensor) -> torch.Tensor:
