@@ -26,6 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from memfit.paging.accesses import Accesses
+from memfit.paging.policies import POLICIES
+
 GOLDEN = 0.6180339887498949
 PACKINGS = 8
 """Shares of gaps tried; each halves what is left to try."""
@@ -187,9 +190,6 @@ def fewest_reads(schedule: WeightSchedule) -> int:
 
     It serves the chunks one by one, which needs no more than serving an access at once, so no schedule reads less.
     """
-    from memfit.paging.accesses import Accesses
-    from memfit.paging.policies import POLICIES
-
     pages, trace = np.unique(schedule.chunk[schedule.fresh], return_inverse=True)
     if schedule.capacity >= len(pages):
         return 0

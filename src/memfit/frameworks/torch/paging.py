@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +197,3 @@ def closing(model: torch.nn.Module) -> Any:
         paging: Paging | None = getattr(model, ATTRIBUTE, None)
         if paging is not None:
             paging.close()
-
-
-def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
