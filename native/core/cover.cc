@@ -64,9 +64,9 @@ bool Cover::take_batch(Sequence& sequence, Bytes budget, const CoverOptions& opt
   std::vector<int32_t> list;
   const int32_t count = std::min<int32_t>(options.batch, static_cast<int32_t>(candidates_.size()));
   for (int32_t k = 0; k < count; ++k) {
-    const Gap& gap = evaluation.gaps[candidates_[k].gap];
-    drop_list(gap.storage, gap.to, 0.5, candidates_[k].score, list);
-    inserts.push_back({gap.to, list});
+    const auto& [score, gap, place] = candidates_[k];
+    drop_list(evaluation.gaps[gap].storage, place, 0.5, score, list);
+    inserts.push_back({place, list});
   }
   std::stable_sort(inserts.begin(), inserts.end(), [](const auto& a, const auto& b) {
     return a.first != b.first ? a.first < b.first : a.second.back() < b.second.back();
@@ -101,16 +101,17 @@ bool Cover::cover(Sequence& sequence, Bytes budget, const CoverOptions& options,
     candidates_.clear();
     for (int32_t k = 0; k < static_cast<int32_t>(evaluation.gaps.size()); ++k) {
       const Gap& gap = evaluation.gaps[k];
-      const int32_t count = evaluation.over_count(gap.from, gap.to);
-      const Bytes bytes = g.nbytes[gap.storage];
-      if (count == 0 || bytes == 0) continue;
       const int32_t v = g.producer[gap.storage];
-      if (v < 0 || !evaluation.may_repeat(v, gap.to)) continue;
+      const Bytes bytes = g.nbytes[gap.storage];
+      const int32_t place = v < 0 || bytes == 0 ? -1 : evaluation.latest(v, gap.to);
+      if (place <= gap.from + 1) continue;
+      const int32_t count = evaluation.over_count(gap.from, place);
+      if (count == 0) continue;
       const double gain = std::min(static_cast<double>(bytes) * count,
-                                   static_cast<double>(evaluation.over_sum(gap.from, gap.to)));
+                                   static_cast<double>(evaluation.over_sum(gap.from, place)));
       double score = gain / (g.seconds[v] + g.cost_floor);
       if (options.noise > 0) score *= std::exp(options.noise * (2 * random.unit() - 1));
-      candidates_.push_back({score, k});
+      candidates_.push_back({score, k, place});
     }
     if (candidates_.empty()) return false;
     const size_t wanted = std::min(candidates_.size(), static_cast<size_t>(std::max(current.batch, 64)));
@@ -128,16 +129,16 @@ bool Cover::cover(Sequence& sequence, Bytes budget, const CoverOptions& options,
     bool found = false;
     int32_t tried = 0;
     for (size_t k = 0; k < wanted && (tried < options.tries || !found); ++k, ++tried) {
-      const Gap gap = evaluation.gaps[candidates_[k].gap];
+      const int32_t storage = evaluation.gaps[candidates_[k].gap].storage, place = candidates_[k].place;
       if (found && candidates_[k].score < best_score) break;  // the estimate is an upper bound but for side effects
       size_t previous = 0;
       for (double eagerness : eagernesses) {
-        drop_list(gap.storage, gap.to, eagerness, candidates_[k].score, list);
+        drop_list(storage, place, eagerness, candidates_[k].score, list);
         if (eagerness > 0 && list.size() == previous) continue;
         previous = list.size();
-        next.assign(sequence.begin(), sequence.begin() + gap.to);
+        next.assign(sequence.begin(), sequence.begin() + place);
         next.insert(next.end(), list.begin(), list.end());
-        next.insert(next.end(), sequence.begin() + gap.to, sequence.end());
+        next.insert(next.end(), sequence.begin() + place, sequence.end());
         const Figures after = measure(next, budget);
         if (after.excess >= figures.excess) continue;
         const double price = after.seconds - figures.seconds + g.cost_floor * static_cast<double>(list.size());

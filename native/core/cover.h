@@ -43,7 +43,7 @@ class Cover {
  private:
   struct Candidate {
     double score;
-    int32_t gap;
+    int32_t gap, place;  // what is made again goes before this position
   };
   void add_with_inputs(int32_t v, int32_t q, double eagerness, double ratio, int32_t depth, std::vector<int32_t>& list);
   bool take_batch(Sequence& sequence, Bytes budget, const CoverOptions& options, Figures& figures);

@@ -125,12 +125,11 @@ int32_t Evaluation::last_event(int32_t s, int32_t q) const {
   return next == begin ? -1 : *(next - 1) / 2;
 }
 
-bool Evaluation::may_repeat(int32_t v, int32_t q) const {
+int32_t Evaluation::latest(int32_t v, int32_t q) const {
   const Problem& g = problem_;
-  if (!g.repeatable[v]) return false;
-  for (int64_t j = g.after_start[v]; j < g.after_start[v + 1]; ++j)
-    if (first[g.after[j]] < q) return false;
-  return true;
+  if (!g.repeatable[v]) return -1;
+  for (int64_t j = g.after_start[v]; j < g.after_start[v + 1]; ++j) q = std::min(q, first[g.after[j]]);
+  return q;
 }
 
 }  // namespace memfit

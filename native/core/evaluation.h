@@ -42,8 +42,9 @@ class Evaluation {
   bool alive(int32_t s, int32_t q) const;
   // After describe(): the last event of s before position q, or -1.
   int32_t last_event(int32_t s, int32_t q) const;
-  // After describe(): may op v run (again) right before position q under the order rules?
-  bool may_repeat(int32_t v, int32_t q) const;
+  // After describe(): the last position, at most q, before which op v may run (again) under the order rules; -1: none.
+  int32_t latest(int32_t v, int32_t q) const;
+  bool may_repeat(int32_t v, int32_t q) const { return latest(v, q) == q; }
   // After describe(): number of over-budget positions, and sum of excess, at positions from + 1 .. to - 1.
   int32_t over_count(int32_t from, int32_t to) const { return over_[to] - over_[from + 1]; }
   Bytes over_sum(int32_t from, int32_t to) const { return over_bytes_[to] - over_bytes_[from + 1]; }

@@ -115,12 +115,11 @@ bool LiveSequence::alive(int32_t s, int32_t q) const {
   return op_[events_[s][k]] != problem_.producer[s];
 }
 
-bool LiveSequence::may_repeat(int32_t v, int32_t q) const {
+int32_t LiveSequence::latest(int32_t v, int32_t q) const {
   const Problem& g = problem_;
-  if (!g.repeatable[v]) return false;
-  for (int64_t j = g.after_start[v]; j < g.after_start[v + 1]; ++j)
-    if (first_position(g.after[j]) < q) return false;
-  return true;
+  if (!g.repeatable[v]) return -1;
+  for (int64_t j = g.after_start[v]; j < g.after_start[v + 1]; ++j) q = std::min(q, first_position(g.after[j]));
+  return q;
 }
 
 bool LiveSequence::gap_before_event(int32_t s, int32_t k, Gap& gap) const {
@@ -150,17 +149,21 @@ void LiveSequence::add_again(int32_t v, int32_t q, double again, Random& random,
     const int32_t u = g.producer[s];
     if (u < 0 || listed_[u] || again <= 0 || listing_ >= most || alive(s, q)) continue;
     if (again < 1 && random.unit() >= again) continue;
-    if (may_repeat(u, q)) add_again(u, q, again, random, most, list);
+    const int32_t place = latest(u, q);
+    if (place == q) add_again(u, q, again, random, most, list);
+    else if (place >= 0) earlier_ = std::min(earlier_, place);
   }
   list.push_back(v);
 }
 
-void LiveSequence::again_list(int32_t s, int32_t q, double again, int32_t most, Random& random,
-                              std::vector<int32_t>& list) {
+int32_t LiveSequence::again_list(int32_t s, int32_t q, double again, int32_t most, Random& random,
+                                 std::vector<int32_t>& list) {
   list.clear();
   listing_ = 0;
+  earlier_ = q;
   add_again(problem_.producer[s], q, again, random, most, list);
   for (int32_t v : list) listed_[v] = 0;
+  return earlier_;
 }
 
 bool LiveSequence::window(int32_t at, int32_t reach, int32_t& low, int32_t& high) const {

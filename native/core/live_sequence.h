@@ -48,14 +48,17 @@ class LiveSequence {
 
   // Is the newest instance of s before position q still wanted at q or later?
   bool alive(int32_t s, int32_t q) const;
-  bool may_repeat(int32_t v, int32_t q) const;
+  // The last position, at most q, before which op v may run again under the order rules; -1: none.
+  int32_t latest(int32_t v, int32_t q) const;
+  bool may_repeat(int32_t v, int32_t q) const { return latest(v, q) == q; }
   // A gap of storage s around position p (strictly inside), or the gap that ends with the k-th event of s.
   bool gap_around(int32_t s, int32_t p, Gap& gap) const;
   bool gap_before_event(int32_t s, int32_t k, Gap& gap) const;
   int32_t event_count(int32_t s) const { return static_cast<int32_t>(events_[s].size()); }
   // Runs that make s again at q; `again`: 0 dead inputs live on, 1 all are made again, between: each with that chance.
-  // About `most` runs at most.
-  void again_list(int32_t s, int32_t q, double again, int32_t most, Random& random, std::vector<int32_t>& list);
+  // About `most` runs at most. Returns q, or where a dead input may no longer be made again there, and so would live on
+  // instead, the last position at which it may.
+  int32_t again_list(int32_t s, int32_t q, double again, int32_t most, Random& random, std::vector<int32_t>& list);
   // Positions that the run at `at` may take, looking at most `reach` away. False when it cannot move.
   bool window(int32_t at, int32_t reach, int32_t& low, int32_t& high) const;
 
@@ -100,7 +103,7 @@ class LiveSequence {
   };
   std::vector<Newcomer> newcomers_;
   std::vector<int32_t> newcomer_, newcomer_last_;
-  int32_t listing_ = 0;
+  int32_t listing_ = 0, earlier_ = 0;
   std::vector<uint8_t> is_touched_, listed_;
   mutable std::vector<Instance> old_, new_;
   int64_t stretch_ = 1;

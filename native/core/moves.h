@@ -1,6 +1,7 @@
 // Random edits for the annealing searches: delete a repeated run, drop a storage and make it again, both, or move a run.
 //
-// Half of the insertions aim at gaps that span the peak. One draw costs O(fan-in + length of the window looked at).
+// What is made again comes right before its next use; where something that it is made from is changed in place before
+// that, right before the change (half of the time, where that is so of one of its dead inputs only). Half of the insertions aim at gaps that span the peak. One draw costs O(fan-in + length of the window looked at).
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -45,18 +46,29 @@ class Moves {
   bool insert(LiveSequence& state, Edit& edit) {
     if (storages_.empty()) return false;
     Gap gap{-1, 0, 0};
+    int32_t place = -1;
     bool found = false;
     const bool at_peak = random_.below(2) == 0;
     for (int32_t attempt = 0; attempt < 12 && !found; ++attempt) {
       const int32_t s = storages_[random_.below(static_cast<int32_t>(storages_.size()))];
-      found = (at_peak ? state.gap_around(s, state.figures().peak_position, gap)
-                       : state.gap_before_event(s, 1 + random_.below(state.event_count(s)), gap)) &&
-              state.may_repeat(g_.producer[s], gap.to);
+      const int32_t peak = state.figures().peak_position;
+      found = at_peak ? state.gap_around(s, peak, gap)
+                      : state.gap_before_event(s, 1 + random_.below(state.event_count(s)), gap);
+      if (!found) continue;
+      place = state.latest(g_.producer[s], gap.to);
+      found = at_peak ? place > peak : place > gap.from + 1;
     }
     if (!found) return false;
     const double again[4] = {0.0, 1.0, 1.0, 0.6};
-    state.again_list(gap.storage, gap.to, again[random_.below(4)], 4 << (2 * random_.below(4)), random_, edit.insert);
-    edit.at = gap.to;
+    const double share = again[random_.below(4)];
+    const int32_t most = 4 << (2 * random_.below(4));
+    for (;;) {
+      const int32_t earlier = state.again_list(gap.storage, place, share, most, random_, edit.insert);
+      const bool spans = at_peak ? earlier > state.figures().peak_position : earlier > gap.from + 1;
+      if (earlier == place || !spans || random_.below(2)) break;
+      place = earlier;
+    }
+    edit.at = place;
     return edit.remove < 0 ||
            std::find(edit.insert.begin(), edit.insert.end(), state.op_at(edit.remove)) == edit.insert.end();
   }

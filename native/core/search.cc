@@ -172,9 +172,10 @@ bool Search::add_some(Sequence& sequence, Bytes budget, Random& random) {
     for (int attempt = 0; attempt < 8 && !done; ++attempt) {
       const Gap gap = cover_.evaluation.gaps[random.below(static_cast<int32_t>(cover_.evaluation.gaps.size()))];
       const int32_t v = problem_.producer[gap.storage];
-      if (v < 0 || problem_.nbytes[gap.storage] == 0 || !cover_.evaluation.may_repeat(v, gap.to)) continue;
-      cover_.drop_list(gap.storage, gap.to, random.below(2) ? 1.0 : 0.0, 0, list);
-      sequence.insert(sequence.begin() + gap.to, list.begin(), list.end());
+      const int32_t place = v < 0 || problem_.nbytes[gap.storage] == 0 ? -1 : cover_.evaluation.latest(v, gap.to);
+      if (place <= gap.from + 1) continue;
+      cover_.drop_list(gap.storage, place, random.below(2) ? 1.0 : 0.0, 0, list);
+      sequence.insert(sequence.begin() + place, list.begin(), list.end());
       done = true;
     }
     if (!done) return k > 0;

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -294,3 +295,34 @@ def test_public_frame_interface_gives_the_same(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("calls", [hook.step_calls, hook.ctypes_step_calls])
+def test_what_is_called_in_every_step(calls: Callable[[], hook.StepCalls]) -> None:
+    """Peak, live bytes, digest and CPU seconds of each step, and marks of phases, however they are called."""
+    begin, end, mark_phase = calls()
+    with hook.installed():
+        hook.start_recording()
+        hook.mark("-1 build")
+        figures = []
+        for number, size in enumerate([1000, 1000, 2000]):
+            before = hook.live_bytes()
+            begin()
+            mark_phase(number, "forward")
+            block = torch.empty(size, dtype=torch.uint8)
+            mark_phase(number, "between")
+            del block
+            spent = time.process_time()
+            while time.process_time() - spent < 0.01 * (number + 1):
+                pass
+            peak, live, digest, seconds = end()
+            figures.append((peak - before, live - before, digest, seconds))
+        recording = hook.stop_recording()
+    assert [row[:2] for row in figures] == [(1000, 0), (1000, 0), (2000, 0)]
+    assert figures[0][2] == figures[1][2] != figures[2][2]
+    assert all(row[3] >= 0.01 * (number + 1) for number, row in enumerate(figures))
+    assert recording.mark_text == ("-1 build", *(f"{n} {phase}" for n in range(3) for phase in ("forward", "between")))
+    assert np.diff(recording.mark_event).tolist() == [0, 1, 1, 1, 1, 1]
+    if calls is hook.step_calls:
+        with pytest.raises(TypeError):
+            mark_phase("0", "forward")  # type: ignore[arg-type]

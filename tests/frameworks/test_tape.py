@@ -109,6 +109,51 @@ def test_ways_to_run_a_step(name: str) -> None:
     assert abs(timeline(trace_step(build, real=False)).peak - measured_peak(build)) <= SLACK + random_states
 
 
+def test_an_optimizer_with_a_closure_needs_a_run_of_its_own() -> None:
+    with pytest.raises(MemfitError, match=r"LBFGS calls a closure .* give Step\(run="):
+        trace_step(lambda: mlp(torch.optim.LBFGS))
+
+
+class Picks(nn.Module):
+    """Ends with an op whose backward fills zeros that it makes: in place, but not while a dispatch mode looks on."""
+
+    def __init__(self, pick: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.pick = nn.Linear(8, 512), pick
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pick(self.layer(x))
+
+
+ROWS = torch.arange(63, -1, -1)
+PICKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "index": lambda y: y[ROWS],
+    "index_select": lambda y: y.index_select(0, ROWS),
+    "gather": lambda y: y.gather(1, ROWS.expand(64, 64)),
+    "max": lambda y: y.max(0).values,
+    "sort": lambda y: y.sort(0).values,
+    "take": lambda y: y.take(ROWS),
+    "masked_select": lambda y: y.masked_select(torch.ones(64, 512, dtype=torch.bool)),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_zeros_of_a_backward_are_filled_in_place(name: str) -> None:
+    def build() -> Step:
+        return Step(Picks(PICKS[name]), torch.randn(64, 8), lambda y: y.square().mean())
+
+    assert abs(timeline(trace_step(build, real=False)).peak - measured_peak(build)) <= SLACK
+
+
+def test_a_sparse_gradient_is_kept_as_it_is() -> None:
+    def build() -> Step:
+        model = nn.Sequential(nn.Embedding(500, 32, sparse=True), nn.Linear(32, 4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return Step(model, torch.arange(400).reshape(8, 50), lambda y: y.square().mean(), optimizer)
+
+    assert abs(timeline(trace_step(build, real=False)).peak - measured_peak(build)) <= SLACK
+
+
 class Reads(nn.Module):
     """Reads values where fake tensors have none: in the constructor, in a branch, as a length, as a list."""
 

@@ -27,6 +27,7 @@ _RUNGS, _STEP = 13, 0.8  # budgets of the ladder: what is left above the lower b
 _RESTARTS = (2.5, 10.0, 40.0)
 _HOT, _WARM, _COOL = 10.0, 2.5, 0.5  # first temperatures of annealing, in seconds of an average op
 _TINY = 60  # ops up to which every search is repeated from other seeds and temperatures, and beams are tried
+_FEW = 32  # ops up to which beams look for the smallest peak
 _SMALL = 400  # ops up to which covering and neighbourhood search join in
 _POLISHED = 9  # walks from the best plan of a tiny graph, over and over while one of them finds a better one
 _WIDTHS = (200, 1000, 5000)  # of beams
@@ -183,7 +184,8 @@ class Portfolio:
         """Go below the smallest peak until that no longer helps."""
         for turn, share in enumerate((10, 5)):
             if self._late() or not self._lower(front, share * self._effort(), turn):
-                return
+                break
+        self._beams_below(front, _WIDTHS[0])
 
     def _lower(self, front: Front, effort: int, turn: int) -> bool:
         smallest = front.smallest()
@@ -192,6 +194,26 @@ class Portfolio:
         plan = self.search.lower(smallest.sequence, self.bound.nbytes, self.seed + turn, effort)
         self._add(front, plan, "annealing of the peak")
         return front.smallest().peak < smallest.peak - 0.01 * (smallest.peak - self.bound.nbytes)
+
+    def _beams_below(self, front: Front, width: int) -> bool:
+        """Beams at budgets below the smallest peak of a graph of few ops, by halving; whether the peak fell.
+
+        They reach plans that repeat long runs of ops, which a walk meets only over higher peaks.
+        """
+        if self.size > _FEW:
+            return False
+        before = front.smallest().peak
+        low, budget = self.bound.nbytes, before - 1  # nearly always the first one fails: then no other is tried
+        while low <= budget and not self._late():
+            *plan, _ = self.search.beam(budget, 1e300, width)
+            if len(plan[0]) and plan[1] <= budget:
+                self._add(front, (plan[0], plan[1], plan[2]), "beam search")
+            elif budget == front.smallest().peak - 1:
+                break
+            else:
+                low = budget + 1
+            budget = (low + front.smallest().peak - 1) // 2
+        return front.smallest().peak < before
 
     def _search(self, budget: int, progress: Progress | None) -> None:
         front = Front(self.prepared.rows)
@@ -259,6 +281,9 @@ class Portfolio:
         while front.cheapest(budget) is None and not self.exhausted:
             before = front.smallest().peak
             self.exhausted = idle == _PATIENCE or left <= 0 or before <= self.bound.nbytes
+            if self.exhausted and before > self.bound.nbytes and self._beams_below(front, _WIDTHS[1]):
+                self.exhausted, idle = False, 0
+                continue
             if self.exhausted or self._late() or time.monotonic() > end:
                 return
             self._lower(front, min(effort, left), turn)

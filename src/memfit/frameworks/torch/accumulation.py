@@ -1,11 +1,14 @@
-"""Sums that PyTorch writes into their first operand, which it does not do while a dispatch mode looks on.
+"""Results that PyTorch writes into memory that it has, which it does not do while a dispatch mode looks on.
 
-Two of them matter for memory, and both ask ``isTensorSubclassLike``, which says yes to every tensor under any mode:
+Three of them ask ``isTensorSubclassLike``, which says yes to every tensor under any mode:
 
 * where a value is used twice, autograd's engine adds its gradients up, in place if nobody else holds the first one;
-* ``linear`` adds the bias to a product of more than two dimensions that it had to copy together.
+* ``linear`` adds the bias to a product of more than two dimensions that it had to copy together;
+* the backward of ``x[index]``, ``gather``, ``max(dim)`` and the like fills zeros that it just made.
 
-The tape knows better: an ``add`` called from C++, whose first operand has no holder but the caller, is an ``add_``. The
+And a sparse gradient becomes ``.grad`` as it is where nobody else holds it, but a mode does, so that it is copied.
+
+The tape knows better: one of these called from C++, whose first operand has no holder but the caller, is in place. The
 number of references that "no other holder" means is written down nowhere: it is measured once on a case of each.
 """
 
@@ -19,6 +22,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ADD = torch.ops.aten.add.Tensor
+_FILLS = {
+    torch.ops.aten.index_put.default: torch.ops.aten.index_put_.default,
+    torch.ops.aten.index_add.default: torch.ops.aten.index_add_.default,
+    torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
+    torch.ops.aten.scatter.src: torch.ops.aten.scatter_.src,
+    torch.ops.aten.scatter.value: torch.ops.aten.scatter_.value,
+    torch.ops.aten.masked_scatter.default: torch.ops.aten.masked_scatter_.default,
+    torch.ops.aten.put.default: torch.ops.aten.put_.default,
+}
+_CLONE = torch.ops.aten.clone.default
+ASKED = frozenset([_ADD, _CLONE, *_FILLS])  # ops that the functions of this module may say something about
 References = tuple[int, int, int]
 
 
@@ -34,6 +48,41 @@ def adds_in_place(func: Any, args: Any, kwargs: Any) -> str:
         return ""
     alone = sole_holder()[kind]
     return kind if all(mine <= bound for mine, bound in zip(_references(args), alone, strict=True)) else ""
+
+
+def fills_in_place(func: Any, args: Any) -> Any:
+    """The in-place op that a backward node would have called without a mode on zeros that it made, else None.
+
+    Call it as ``adds_in_place``.
+    """
+    form = _FILLS.get(func)
+    if form is None or torch._C._current_autograd_node() is None or torch.is_grad_enabled():
+        return None
+    alone = sole_holder()["fill"]
+    return form if all(mine <= bound for mine, bound in zip(_references(args), alone, strict=True)) else None
+
+
+def keeps_sparse(func: Any, args: Any) -> torch.Tensor | None:
+    """The sparse gradient over the same memory that ``.grad`` would be without a mode, where this op copies it.
+
+    Call it as ``adds_in_place``.
+    """
+    if func is not _CLONE or args[0].layout is not torch.sparse_coo or not _accumulates():
+        return None
+    counts = args[0]._use_count(), sys.getrefcount(args[0])
+    alone = sole_holder()["sparse"]
+    if counts[0] > alone[0] or counts[1] > alone[2]:
+        return None
+    with torch.utils._python_dispatch._disable_current_modes():
+        indices, values = args[0]._indices(), args[0]._values()
+        if not (indices.is_contiguous() and values.is_contiguous()):
+            return None
+        return torch.sparse_coo_tensor(indices, values, args[0].shape, check_invariants=False)
+
+
+def _accumulates() -> bool:
+    node = torch._C._current_autograd_node()
+    return node is not None and node.name() == "torch::autograd::AccumulateGrad" and not torch.is_grad_enabled()
 
 
 def _kind(args: Any) -> str:
@@ -60,13 +109,17 @@ class _Counts(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, References] = {"gradient": (0, 0, 0), "bias": (0, 0, 0)}
+        self.found: dict[str, References] = dict.fromkeys(("gradient", "bias", "fill", "sparse"), (0, 0, 0))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _ADD:
             kind = _kind(args)
             if kind:
                 self.found[kind] = _references(args)
+        elif func in _FILLS:
+            self.found["fill"] = _references(args)
+        elif func is _CLONE and _accumulates():
+            self.found["sparse"] = args[0]._use_count(), 0, sys.getrefcount(args[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -77,9 +130,14 @@ def sole_holder() -> dict[str, References]:
         start = torch.ones(4, requires_grad=True)
         value = start * 1.0
         loss = ((value * 2.0).sum() + (value * 3.0).sum()).reshape(())
+        picked = value[torch.tensor([0, 2])].sum()
         counts = _Counts()
         with counts:
-            torch.autograd.grad(loss, start)
+            torch.autograd.grad(loss, start, retain_graph=True)
+            torch.autograd.grad(picked, start)
+            torch.nn.functional.embedding(
+                torch.tensor([0]), torch.ones(2, 2, requires_grad=True), sparse=True
+            ).sum().backward()
             with torch.no_grad():
                 torch.nn.functional.linear(torch.ones(2, 3, 4).transpose(0, 1), torch.ones(5, 4), torch.ones(5))
     return counts.found

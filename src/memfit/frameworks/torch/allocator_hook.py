@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -31,10 +32,9 @@ _OUTCOMES = {
     2: "torch did not accept another CPU allocator",
     3: "another library has put its own CPU allocator over an earlier install",
 }
+_NO_STEP = -(1 << 63)  # of a mark that is no phase
 _recording = False
 _set_mark: Callable[[bytes], object] = bytes  # the library's, while a recording runs
-_TURN = (ctypes.c_int64 * 3)()
-_TURN_ADDRESS = ctypes.addressof(_TURN)
 _installed = False
 
 
@@ -180,13 +180,44 @@ def watch_operations(on: bool) -> None:
         _library().memfit_watch(int(on))
 
 
-def turn_step() -> tuple[int, int, int]:
-    """(peak bytes since the last call, live bytes now, digest of the event sizes since then); all three start anew.
+StepCalls = tuple[
+    Callable[[], None], Callable[[], tuple[int, int, int, float]], Callable[[int, str], None]
+]  # (begin_step, end_step, mark_phase)
 
-    Equal digests mean the same sizes allocated and freed in the same order.
+
+def step_calls() -> StepCalls:
+    """``begin_step()``, ``end_step()`` and ``mark_phase(step, phase)``: what a recording calls in every step.
+
+    ``end_step`` gives (peak bytes since the step began, live bytes now, digest of the event sizes since then, seconds of
+    CPU). Equal digests mean the same sizes allocated and freed in the same order. Functions of the library itself (0.1
+    us a call) where it was built with Python's headers, else through ctypes (1 us).
     """
-    _library().memfit_turn_step(_TURN_ADDRESS)
-    return _TURN[0], _TURN[1], _TURN[2]
+    library = _library()
+    if library.memfit_has_python():
+        calls: StepCalls = library.memfit_step_calls()
+        return calls
+    return ctypes_step_calls()
+
+
+def ctypes_step_calls() -> StepCalls:
+    """``step_calls`` for a library without Python in it."""
+    library, turned, began = _library(), (ctypes.c_int64 * 3)(), 0.0
+    address = ctypes.addressof(turned)
+
+    def begin_step() -> None:
+        nonlocal began
+        library.memfit_turn_step(address)
+        began = time.process_time()
+
+    def end_step() -> tuple[int, int, int, float]:
+        seconds = time.process_time() - began
+        library.memfit_turn_step(address)
+        return turned[0], turned[1], turned[2], seconds
+
+    def mark_phase(step: int, phase: str) -> None:
+        library.memfit_mark_phase(step, phase.encode())
+
+    return begin_step, end_step, mark_phase
 
 
 def stop_recording() -> Recording:
@@ -202,7 +233,7 @@ def stop_recording() -> Recording:
     library.memfit_copy_events(*map(_pointer, event))
     op: list[Any] = [np.empty(operations, kind) for kind in (*[np.int64] * 5, *[np.int32] * 4)]
     library.memfit_copy_operations(*map(_pointer, op))
-    mark_columns: list[Any] = [np.empty(marks, kind) for kind in (np.int64, np.int64, np.int64, np.int32)]
+    mark_columns: list[Any] = [np.empty(marks, kind) for kind in (*[np.int64] * 4, np.int32)]
     library.memfit_copy_marks(*map(_pointer, mark_columns))
     buffer = np.empty(max(characters, 1), np.uint8)
     library.memfit_copy_texts(_pointer(buffer))
@@ -216,7 +247,11 @@ def stop_recording() -> Recording:
         block=block, delta=delta, operation=operation, nanoseconds=nanoseconds, stack=stack,
         name=tuple(texts[index] for index in name), parent=parent, scope=scope, sequence=sequence, thread=thread,
         forward_thread=forward_thread, module=module, operation_stack=operation_stack,
-        operation_nanoseconds=operation_nanoseconds, mark_text=tuple(texts[index] for index in mark_columns[3]),
+        operation_nanoseconds=operation_nanoseconds,
+        mark_text=tuple(
+            texts[text] if step == _NO_STEP else f"{step} {texts[text]}"
+            for step, text in zip(mark_columns[3].tolist(), mark_columns[4].tolist(), strict=True)
+        ),
         mark_event=mark_columns[0], mark_operation=mark_columns[1], mark_nanoseconds=mark_columns[2], stacks=stacks,
     )  # fmt: skip
 

@@ -138,7 +138,7 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     arguments = {
         "block_of": [ctypes.c_void_p], "start": [ctypes.c_int, ctypes.c_int], "mark": [ctypes.c_char_p],
         "set_module_call": [ctypes.c_void_p], "watch": [ctypes.c_int], "sample": [ctypes.c_int],
-        "turn_step": [ctypes.c_void_p],
+        "turn_step": [ctypes.c_void_p], "mark_phase": [word, ctypes.c_char_p],
     }  # fmt: skip
     plain = ("reset_peak", "stop", "clear", "clear_stacks", "sample_now")
     for name in (*results, *arguments, *plain):
@@ -146,6 +146,8 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
         function.restype = results.get(name)
         if name in arguments:
             function.argtypes = arguments[name]
+    if library.memfit_has_python():
+        library.memfit_step_calls.restype = ctypes.py_object
     return library
 
 

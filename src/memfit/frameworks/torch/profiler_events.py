@@ -8,6 +8,7 @@ block at an address) is told when the recording ends, from the order of its mark
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ class ProfilerHook:
         self._profile: Any = None
         self._addresses: list[int] = []
         self._blocks: dict[int, int] = {}
+        self._began = 0.0
 
     def install(self) -> None:
         """Nothing is put in place."""
@@ -47,9 +49,18 @@ class ProfilerHook:
 
     peak_bytes = recorder_bytes = live_bytes
 
-    def turn_step(self) -> tuple[int, int, int]:
-        """Not known yet."""
-        return 0, 0, 0
+    def step_calls(self) -> tuple[Any, Any, Any]:
+        """As ``allocator_hook.step_calls``; only the seconds are known yet."""
+        return self._begin_step, self._end_step, self._mark_phase
+
+    def _begin_step(self) -> None:
+        self._began = time.process_time()
+
+    def _end_step(self) -> tuple[int, int, int, float]:
+        return 0, 0, 0, time.process_time() - self._began
+
+    def _mark_phase(self, step: int, phase: str) -> None:
+        self.mark(f"{step} {phase}")
 
     def watch_operations(self, on: bool) -> None:
         """They always are."""

@@ -7,7 +7,6 @@ all). The caller says when steps and phases begin; ``RunRecorder`` keeps what is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +62,6 @@ class RunRecorder:
     census: Census = field(init=False)
     _watched: set[int] = field(default_factory=set)
     _watching: bool = True
-    _began: float = 0.0
     _before: dict[str, int] = field(default_factory=dict)
     _installed: bool = False
     _deferred: bool = False
@@ -71,6 +69,7 @@ class RunRecorder:
     def __post_init__(self) -> None:
         self.census = Census(self.hook.block_of)
         self._deferred = isinstance(self.hook, ProfilerHook)
+        self._begin, self._end, self._mark_phase = self.hook.step_calls()
 
     @property
     def watching(self) -> bool:
@@ -99,18 +98,16 @@ class RunRecorder:
 
     def begin_step(self, number: int) -> None:
         """A step begins."""
-        self.hook.turn_step()
-        self._began = time.process_time()
+        self._begin()
 
     def phase(self, number: int, phase: str) -> None:
         """A phase of step ``number`` begins."""
-        self.hook.mark(f"{number} {phase}")
+        self._mark_phase(number, phase)
 
     def end_step(self, number: int) -> None:
         """A step ended: keep its figures, and decide whether the next one is watched."""
-        now = time.process_time()
-        peak, live, digest = self.hook.turn_step()
-        self.seconds.append(now - self._began)
+        peak, live, digest, seconds = self._end()
+        self.seconds.append(seconds)
         self.step_peaks.append(peak)
         self.step_ends.append(live)
         if self._watching:

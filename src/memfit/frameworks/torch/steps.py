@@ -84,6 +84,11 @@ def run_step(step: Step, mark: Callable[[str], None] = lambda phase: None) -> An
         return output
     if step.optimizer is None and isinstance(step.model, torch.nn.Module):
         step.model.zero_grad(set_to_none=True)
+    if isinstance(step.optimizer, torch.optim.LBFGS):
+        raise TargetError(
+            "step", "its optimizer LBFGS calls a closure that runs the model again",
+            "give Step(run=...): a function of the step that calls optimizer.step(closure)",
+        )  # fmt: skip
     total = None
     for _ in range(step.accumulate):
         mark("forward")

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.frameworks.torch.accumulation import adds_in_place, sole_holder
+from memfit.frameworks.torch.accumulation import ASKED, adds_in_place, fills_in_place, keeps_sparse, sole_holder
 from memfit.frameworks.torch.fake import (
     DATA_DEPENDENT,
     Alias,
@@ -39,7 +39,7 @@ from memfit.frameworks.torch.recorder import Location, asking
 from memfit.frameworks.torch.scratch import scratch_bytes
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-_ADD = torch.ops.aten.add.Tensor
+_SPARSE = torch.ops.aten._sparse_coo_tensor_with_dims_and_tensors.default  # holds what it is given, reads none of it
 _UNENDING = "torch/optim/lbfgs.py"
 
 
@@ -125,7 +125,13 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer one op; see the module text."""
-        if func is _ADD:
+        if func in ASKED:
+            form = fills_in_place(func, args)
+            if form is not None:
+                return self.__torch_dispatch__(form, types, args, kwargs)
+            kept = keeps_sparse(func, args)
+            if kept is not None:
+                return kept
             kind = adds_in_place(func, args, kwargs)
             if kind:
                 written = self.__torch_dispatch__(torch.ops.aten.add_.Tensor, types, args)
@@ -150,7 +156,7 @@ class Tape(TorchDispatchMode):
                 all_known = False
         if facts.view:
             return func(*args, **kwargs)
-        if self.real:
+        if self.real or func is _SPARSE:
             return self._run(func, args, kwargs, facts)
         if facts.reads_value:
             return self._read(func, args, all_known)

@@ -131,6 +131,21 @@ int64_t now() {
   return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
 }
 
+int64_t recording_bytes() {
+  std::lock_guard<std::mutex> guard(lock);
+  return static_cast<int64_t>(events.size() * sizeof(Event) + operations.size() * sizeof(Operation) + marks.size() * sizeof(Mark));
+}
+
+// Between two steps: the peak and the digest of the events since the last call, and the live bytes; peak and digest start
+// anew. Two steps with equal digests allocate and free the same sizes in the same order.
+StepFigures turn_step() {
+  std::lock_guard<std::mutex> guard(lock);
+  const StepFigures figures{peak, live, static_cast<int64_t>(digest)};
+  peak = live;
+  digest = 0;
+  return figures;
+}
+
 }  // namespace memfit
 
 using namespace memfit;
@@ -216,15 +231,11 @@ void memfit_stop() {
   recording.store(false);
 }
 
-// Between two steps: the peak and the digest of the events since the last call, and the live bytes; peak and digest start
-// anew. Two steps with equal digests allocate and free the same sizes in the same order.
 void memfit_turn_step(int64_t* to) {
-  std::lock_guard<std::mutex> guard(lock);
-  to[0] = peak;
-  to[1] = live;
-  to[2] = static_cast<int64_t>(digest);
-  peak = live;
-  digest = 0;
+  const StepFigures figures = turn_step();
+  to[0] = figures.peak;
+  to[1] = figures.live;
+  to[2] = figures.digest;
 }
 
 // Bytes that the recorder itself holds.

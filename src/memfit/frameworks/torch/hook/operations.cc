@@ -148,6 +148,12 @@ int32_t current_operation(bool materialise) {
   return -1;
 }
 
+void push_mark(int64_t step, const char* text) {
+  if (!recording.load(std::memory_order_relaxed)) return;
+  std::lock_guard<std::mutex> guard(lock);
+  marks.push({static_cast<int64_t>(events.size()), static_cast<int64_t>(operations.size()), now(), step, intern(text, "")});
+}
+
 void watch_operations(bool on) {
   watching.store(on);
   if (handle != at::INVALID_CALLBACK_HANDLE) {
@@ -167,11 +173,9 @@ using namespace memfit;
 
 extern "C" {
 
-void memfit_mark(const char* text) {
-  if (!recording.load()) return;
-  std::lock_guard<std::mutex> guard(lock);
-  marks.push({static_cast<int64_t>(events.size()), static_cast<int64_t>(operations.size()), now(), intern(text, "")});
-}
+void memfit_mark(const char* text) { push_mark(kNoStep, text); }
+
+void memfit_mark_phase(int64_t step, const char* phase) { push_mark(step, phase); }
 
 // While a recording runs: note operations from now on, or no longer.
 void memfit_watch(int on) {
@@ -206,12 +210,13 @@ void memfit_copy_operations(int64_t* sequence, int64_t* thread, int64_t* forward
   }
 }
 
-void memfit_copy_marks(int64_t* event, int64_t* operation, int64_t* nanoseconds, int32_t* text) {
+void memfit_copy_marks(int64_t* event, int64_t* operation, int64_t* nanoseconds, int64_t* step, int32_t* text) {
   std::lock_guard<std::mutex> guard(lock);
   for (size_t row = 0; row < marks.size(); ++row) {
     event[row] = marks[row].event;
     operation[row] = marks[row].operation;
     nanoseconds[row] = marks[row].nanoseconds;
+    step[row] = marks[row].step;
     text[row] = marks[row].text;
   }
 }

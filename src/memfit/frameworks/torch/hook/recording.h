@@ -38,7 +38,14 @@ struct Mark {
   int64_t event;      // events before the mark
   int64_t operation;  // operations before the mark
   int64_t nanoseconds;
+  int64_t step;  // that the text is a phase of, kNoStep: none
   int32_t text;
+};
+constexpr int64_t kNoStep = INT64_MIN;
+
+struct StepFigures {
+  int64_t peak, live;  // bytes
+  int64_t digest;      // of the sizes allocated and freed
 };
 
 // Grows by chunks that never move: appending costs no copy of what is there.
@@ -73,6 +80,9 @@ extern Column<Mark> marks;
 extern std::vector<std::string> texts;
 
 int64_t now();
+int64_t recording_bytes();  // that the rows of the recording have filled; takes the lock
+void push_mark(int64_t step, const char* text);
+StepFigures turn_step();
 int32_t intern(const char* text, const char* overload);  // with the lock held
 
 // operations.cc
