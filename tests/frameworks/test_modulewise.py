@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from tiny_models import MODELS
 from torch import nn
 
-from memfit.errors import BudgetError
+from memfit.errors import BudgetError, CaptureError
+from memfit.frameworks.torch.capture import capture
 from memfit.frameworks.torch.modulewise import ModulePlan, fit_modules
 from memfit.frameworks.torch.step_meter import digest, measure
 from memfit.frameworks.torch.steps import run_step
@@ -274,3 +276,54 @@ def test_chunked_loss_and_low_bits_where_allowed() -> None:
     assert lossy.measured_peak <= lossy.budget
     assert 0 < lossy.error < 0.2
     assert {"lossy"} & {row["numerics"] for row in lossy.levers}
+
+
+class Reentrant(torch.nn.Module):
+    """Blocks whose parameters get their gradients inside of a checkpoint's own backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 16)) for _ in range(3)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.requires_grad_()
+        for block in self.blocks:
+            x = x + torch.utils.checkpoint.checkpoint(block, x, use_reentrant=True)
+        return x
+
+
+class Doubled(torch.autograd.Function):
+    """Twice its input; no backward of its own inside."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return gradient * 2
+
+
+class Doubling(torch.nn.Module):
+    """Uses ``Doubled``, and on request has a parameter that nothing uses."""
+
+    def __init__(self, unused: bool) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16)
+        self.spare = torch.nn.Linear(2, 2) if unused else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Doubled.apply(self.layer(x))  # type: ignore[no-any-return]
+
+
+def test_gradients_made_inside_of_a_backward_are_no_single_graph() -> None:
+    def step(model: torch.nn.Module) -> Step:
+        return Step(model, torch.randn(64, 16), lambda y: y.square().mean())
+
+    with pytest.raises(CaptureError, match="use_reentrant=True"):
+        capture(step(Reentrant()))
+    with pytest.raises(CaptureError, match=r"spare\.weight may get its gradient inside of Doubled"):
+        capture(step(Doubling(unused=True)))
+    assert capture(step(Doubling(unused=False))).trained == ("layer.weight", "layer.bias")

@@ -31,6 +31,7 @@ from memfit.errors import CaptureError, MemfitError
 from memfit.frameworks.torch import random_ops, strided_writes
 from memfit.frameworks.torch.draws_again import DrawsAgain
 from memfit.frameworks.torch.host_draws import DrawWatch, HostDraws, OutsideState, checked, reseeded
+from memfit.frameworks.torch.inner_backward import own_functions, refuse_inner_backward
 from memfit.frameworks.torch.outcomes import ItemsWatched, Test, ValuesWatched, Watch, traced_as
 from memfit.frameworks.torch.part_run import PartRun
 from memfit.frameworks.torch.replay_state import Journal, StateWatch
@@ -263,7 +264,9 @@ def _traced(
                 loss = loss_of(step, model(*args, **kwargs))
             if step.accumulate > 1:
                 loss = loss / step.accumulate
+            functions = own_functions(loss)
             fresh = torch.autograd.grad(loss, leaf_parameters, allow_unused=True)
+            refuse_inner_backward(functions, [name for name, new in zip(trained, fresh, strict=True) if new is None])
             gradients = [_accumulated(old, new) for old, new in zip(gradients, fresh, strict=True)]
             total = loss.detach() if total is None else total + loss.detach()
         gradients = [_laid_out(g, parameters[name]) for name, g in zip(trained, gradients, strict=True)]
