@@ -46,7 +46,7 @@ TOKENS = {"prompt": 96, "token": 1}
 def build(folder: Path, layers: int) -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        hidden_size=1024, intermediate_size=2816, num_hidden_layers=layers, vocab_size=8192, num_attention_heads=16,
+        hidden_size=768, intermediate_size=2112, num_hidden_layers=layers, vocab_size=8192, num_attention_heads=12,
         max_position_embeddings=512,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).eval()
@@ -107,7 +107,7 @@ def lru_hits(plan: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--layers", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="memfit-paged-") as temporary:

@@ -400,3 +400,39 @@ def test_example_inputs_that_do_not_fit_the_model(tmp_path: Path) -> None:
     model, path = linear(tmp_path)
     with pytest.raises(TargetError, match="example inputs raises"):
         memfit.paged(model, path, budget="1MiB", inputs=torch.randn(1, 3))
+
+
+def test_a_view_outlives_the_model(tmp_path: Path) -> None:
+    model, path = linear(tmp_path)
+    expected = model[0].weight.detach().clone()
+    paged = memfit.paged(model, path, budget="1MiB", inputs=torch.randn(1, 128))
+    view = paged[0].weight.T
+    paged.memfit_paging.close()
+    del paged, model
+    gc.collect()
+    assert torch.equal(view.T, expected)
+
+
+def test_a_dead_model_gives_its_memory_back(tmp_path: Path) -> None:
+    model, path = linear(tmp_path)
+    paged = memfit.paged(model, path, budget="1MiB", inputs=torch.randn(1, 128))
+    pager = paged.memfit_paging.pager
+    del paged, model
+    gc.collect()
+    assert not pager._reader.is_alive()
+    assert not pager.memory._mapped
+
+
+def test_inference_mode_and_autocast(tmp_path: Path) -> None:
+    model, path = linear(tmp_path)
+    x = torch.randn(3, 128)
+    with torch.inference_mode():
+        expected = model(x)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = model(x)
+    paged = memfit.paged(model, path, budget="300KiB", inputs=x)
+    with torch.inference_mode():
+        assert torch.equal(paged(x), expected)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(paged(x), cast)
+    assert torch.equal(paged(x).detach(), expected)

@@ -189,8 +189,8 @@ class WeightPager:
             self._error = error
             self._change.notify_all()
 
-    def close(self) -> None:
-        """Stop the reader and give all memory back; no tensor over it may be used afterwards."""
+    def close(self, *, keep_memory: bool = False) -> None:
+        """Stop the reader and give all memory back, unless something still shows it; the counts stay."""
         with self._change:
             if self._closed:
                 return
@@ -198,7 +198,8 @@ class WeightPager:
             self._change.notify_all()
         if os.getpid() == self._process:
             self._reader.join()
-        self.memory.close()
+        if not keep_memory:
+            self.memory.close()
         self.files.close()
 
     def snapshot(self) -> PagingCounts:

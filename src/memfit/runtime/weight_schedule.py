@@ -30,6 +30,8 @@ from memfit.paging.accesses import Accesses
 from memfit.paging.policies import POLICIES
 
 GOLDEN = 0.6180339887498949
+LARGE_SIZES = 3
+"""Sizes of accesses that are tried as the border of the large ones."""
 PACKINGS = 8
 """Shares of gaps tried; each halves what is left to try."""
 Ints = npt.NDArray[np.int64]
@@ -113,7 +115,8 @@ def schedule_weights(accesses: Sequence[Sequence[int]], capacity: int, ahead: in
         held = inside.get(int(chunk[touch]))
         lengths[touch] = len(gap)
         gaps.append(gap if held is None else gap[~np.isin(gap, held)])
-    keep = _most_gaps(gaps, lengths, occupied, capacity)
+    sizes = np.repeat(np.diff(first), np.diff(first))
+    keep = _most_gaps(gaps, lengths, sizes, occupied, capacity)
     for touch in np.flatnonzero(keep).tolist():
         occupied[gaps[touch]] += 1
     read = np.ones(len(chunk), bool)
@@ -121,19 +124,24 @@ def schedule_weights(accesses: Sequence[Sequence[int]], capacity: int, ahead: in
     return WeightSchedule(first, chunk, keep, read, capacity, ahead, occupied)
 
 
-def _most_gaps(gaps: Sequence[Gap], lengths: Ints, occupied: Ints, capacity: int) -> Flags:
-    """The best of several packings: each prefers, of gaps equally long, a share spread evenly in order of use."""
-    number = np.arange(len(gaps))
-    best = _packed(gaps, np.lexsort(((number * GOLDEN) % 1.0, lengths)), occupied, capacity)
-    low, high = int(best.sum()), len(gaps)
-    for _ in range(PACKINGS):
-        share = (low + high + 1) // 2
-        if share <= low or low == len(gaps):
-            break
-        apart = (number + 1) * share // len(gaps) == number * share // len(gaps)
-        keep = _packed(gaps, np.lexsort(((number * GOLDEN) % 1.0, apart, lengths)), occupied, capacity)
-        best = keep if keep.sum() > best.sum() else best
-        low, high = (share, high) if keep.sum() >= share else (low, share - 1)
+def _most_gaps(gaps: Sequence[Gap], lengths: Ints, sizes: Ints, occupied: Ints, capacity: int) -> Flags:
+    """The best of several packings. Of gaps equally long each prefers those of the largest accesses (``sizes``: chunks of
+    each touch's access; kept, they take no further room at the access that needs most) and of the others an even share.
+    """
+    golden = (np.arange(len(gaps)) * GOLDEN) % 1.0
+    best = _packed(gaps, np.lexsort((golden, lengths)), occupied, capacity)
+    for threshold in [len(gaps) + 1, *np.unique(sizes)[::-1][:LARGE_SIZES].tolist()]:
+        rest = sizes < threshold
+        number, count = np.cumsum(rest) - 1, int(rest.sum())
+        low, high = 0, count
+        for _ in range(PACKINGS if count else 1):
+            share = (low + high + 1) // 2
+            apart = rest & ((number + 1) * share // max(1, count) == number * share // max(1, count))
+            keep = _packed(gaps, np.lexsort((golden, apart, rest, lengths)), occupied, capacity)
+            best = keep if keep.sum() > best.sum() else best
+            low, high = (share, high) if keep[rest & ~apart].all() else (low, share - 1)
+            if low >= high:
+                break
     return best
 
 

@@ -156,6 +156,11 @@ class WeightServer:
             raise error
         return result
 
+    def close(self) -> None:
+        """Close the pager; memory that a view of a weight still shows stays, as reading it would end the process."""
+        shown = any(_holders(tensor) > alone for tensor, alone in zip(self._real, self._alone, strict=True))
+        self.pager.close(keep_memory=shown)
+
     def _measure(self) -> None:
         """Growth of the process's private memory at its largest so far: measured whenever an operation with weights ends."""
         if self._statm is None:

@@ -44,8 +44,8 @@ class Paging:
         return self.pager.snapshot()
 
     def close(self) -> None:
-        """Give the memory back; the model cannot run afterwards."""
-        self.pager.close()
+        """Give the memory back, except what views of weights still show; the model cannot run afterwards."""
+        self.server.close()
 
     def report(self) -> dict[str, Any]:
         """The plan (projected) and the counts (measured) as plain data; bytes are integers, seconds floats."""
@@ -110,7 +110,7 @@ def page_model(
         raise
     paging = Paging(plan, dry if inputs is not None else None, server.pager, server)
     object.__setattr__(model, ATTRIBUTE, paging)
-    weakref.finalize(model, server.pager.close)
+    weakref.finalize(model, server.close)
     return model
 
 
