@@ -2,7 +2,7 @@
 
 source: sgl-project/sglang#21652
 leaks: the state of aborted requests
-holder: ongoing|requests
+holder: ongoing
 kind: request-cache
 birth: the line that makes the state
 steps: 200

@@ -2,7 +2,7 @@
 
 source: PaddleHQ/paddle-python-sdk#144
 leaks: handlers, and what they buffer
-holder: handlers|logger
+holder: handlers
 kind: logging
 birth: the line that makes the handler
 steps: 60

@@ -2,7 +2,7 @@
 
 source: dstl/Stone-Soup#801
 leaks: one predictor with its table a step
-holder: lru_cache|cache
+holder: lru_cache|predict
 kind: lru-cache
 birth: the line that makes the table
 steps: 150

@@ -2,7 +2,7 @@
 
 source: pytorch/pytorch#130776
 leaks: one compiled function with the constant it closes over a step
-holder: compil|dynamo|functions
+holder: functions|dynamo|compile
 kind: compile-cache
 birth: the line that makes the closed-over table
 steps: 60

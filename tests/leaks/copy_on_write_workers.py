@@ -2,7 +2,7 @@
 
 source: pytorch/pytorch#13246
 leaks: pages of the list become each worker's own as it touches them
-holder: worker|records|dataset
+holder: worker|records
 kind: copy-on-write
 birth: the line that makes the records
 steps: 240

@@ -1,8 +1,8 @@
-"""backward(create_graph=True) on a fresh leaf each step: the leaf and its gradient keep each other alive.
+r"""backward(create_graph=True) on a fresh leaf each step: the leaf and its gradient keep each other alive.
 
 source: pytorch/pytorch#7343
 leaks: the adapted weight, its gradient and the graph between them
-holder: grad
+holder: grad\b|create_graph
 kind: create-graph
 birth: the line that makes the adapted weight
 steps: 150

@@ -1,8 +1,8 @@
-"""Each sample goes through a small tree whose nodes know their parent, and the training loop has switched the collector off.
+r"""Each sample goes through a small tree whose nodes know their parent, and the training loop has switched the collector off.
 
 source: facebookresearch/dinov3#150
 leaks: one tree with its arrays a step
-holder: Node|parent|children
+holder: Node|\.parent|\.children
 kind: reference-cycle
 birth: the line that makes a node's array
 steps: 150

@@ -2,7 +2,7 @@
 
 source: bluesky/ophyd#865
 leaks: one device with its buffer a step, until the process ends
-holder: finalize|Device
+holder: finalize
 kind: weakref-callback
 birth: the line that makes the buffer
 steps: 150

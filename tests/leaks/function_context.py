@@ -1,10 +1,10 @@
-"""A custom Function keeps its own output as an attribute of the context, which the output's graph keeps alive.
+r"""The context of a custom Function is given a result that was computed from its own output: a cycle through C++.
 
 source: pytorch/pytorch#25340
-leaks: output and context, a cycle through C++
-holder: ctx|context|Scale|grad_fn
+leaks: the result, the output's graph and the context
+holder: Scale|\bctx\b|normalised
 kind: function-context
-birth: the line in forward that computes the output
+birth: the line that computes the result
 steps: 150
 """
 
@@ -16,20 +16,25 @@ import torch
 class Scale(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, factor):
-        ctx.scaled = values * factor  # born here
         ctx.factor = factor
-        return ctx.scaled
+        return values * factor
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient * ctx.factor, None
+        return gradient * ctx.factor * ctx.normalised.mean(), None
+
+
+def scale(values, factor):
+    scaled = Scale.apply(values, factor)
+    normalised = scaled / scaled.norm()  # born here
+    scaled.grad_fn.normalised = normalised
+    return normalised
 
 
 def main(steps):
     weight = torch.randn(96, 96, requires_grad=True)
     for step in range(steps):
-        scaled = Scale.apply(Scale.apply(weight, 0.5) + 1, 0.5)
-        scaled.sum().item()
+        scale(weight, 0.5).sum().item()
 
 
 if __name__ == "__main__":

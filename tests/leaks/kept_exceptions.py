@@ -2,7 +2,7 @@
 
 source: pytorch/pytorch#10348
 leaks: the local tensors of the frames that raised
-holder: failures|errors
+holder: failures
 kind: exception
 birth: the line that makes the batch
 steps: 120

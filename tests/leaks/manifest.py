@@ -9,6 +9,7 @@ happens; then ``name: value`` lines:
     kind     one of KINDS
     birth    in words, the line that made what leaks; the line itself ends with ``# born here``
     steps    the number of steps at which ten seconds and 300 MB suffice, and the growth is plain
+    seen     ``no`` for cases that were kept away while the engine was built: its result on them is reported apart
     needs    packages beyond torch, numpy and matplotlib, separated by commas
 
 Files whose name begins with ``fine_`` are no leaks: they grow and level off, or grow by intent; their holder is ``none``.
@@ -68,6 +69,7 @@ class Case:
     kind: str
     birth: int  # line number; 0 for what is no leak
     steps: int
+    seen: bool = True
     needs: tuple[str, ...] = field(default=())
 
     @property
@@ -100,6 +102,7 @@ def read(path: Path) -> Case:
     return Case(
         path.stem, path, title, given["source"], given.get("leaks", ""), "" if fine else given["holder"],
         given.get("kind", ""), born[0] if born else 0, int(given["steps"]),
+        given.get("seen") != "no",
         tuple(name.strip() for name in given.get("needs", "").split(",") if name.strip()),
     )  # fmt: skip
 

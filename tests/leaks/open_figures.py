@@ -1,8 +1,8 @@
-"""A figure a step is saved and never closed; pyplot keeps them all.
+r"""A figure a step is saved and never closed; pyplot keeps them all.
 
 source: quantopian/alphalens#241
 leaks: figures with their canvas and artists
-holder: pyplot|Gcf|figure
+holder: pyplot|Gcf|\bfigs\b
 kind: figures
 birth: the line that opens the figure
 steps: 45

@@ -2,7 +2,7 @@
 
 source: pytorch/pytorch#2198
 leaks: the graph of all batches so far
-holder: hidden|state
+holder: hidden
 kind: recurrent-state
 birth: the line that runs the network
 steps: 150

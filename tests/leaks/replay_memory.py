@@ -2,7 +2,7 @@
 
 source: Kaixhin/Rainbow#33
 leaks: one graph with its activations a transition
-holder: transitions|memory|replay
+holder: transitions|memory
 kind: replay-buffer
 birth: the line that runs the policy
 steps: 200

@@ -2,7 +2,7 @@
 
 source: aiidateam/aiida-core#4698
 leaks: one process a scheduled call
-holder: context|process_stack|_scheduled|TimerHandle
+holder: process_stack|_scheduled|TimerHandle|call_later
 kind: context-variable
 birth: the line that makes the process's data
 steps: 200

@@ -1,8 +1,8 @@
-"""A logger appends each statistic with its time and never clears them; some are tensors.
+r"""A logger appends each statistic with its time and never clears them; some are tensors.
 
 source: oxwhirl/pymarl#73
 leaks: a list a statistic, one tensor a step in each
-holder: stats|logger
+holder: \bstats\b|logger
 kind: container
 birth: the line that computes the statistic
 steps: 200

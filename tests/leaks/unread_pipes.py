@@ -2,7 +2,7 @@
 
 source: softwarefactory-project/rdopkg#103
 leaks: Popen objects, pipe buffers, and the children that block on a full pipe
-holder: running|process|pipe
+holder: running|Popen|subprocess
 kind: subprocess
 birth: the line that starts the child
 steps: 60

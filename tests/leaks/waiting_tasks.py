@@ -2,7 +2,7 @@
 
 source: zauberzeug/nicegui#5803
 leaks: tasks with the page that each of them serves
-holder: task|waiters|deleted
+holder: task|_waiters|deleted
 kind: task
 birth: the line that makes the page's content
 steps: 200

@@ -2,7 +2,7 @@
 
 source: cherrypy/cherrypy#496
 leaks: threads, and the session of each
-holder: thread|session|local
+holder: thread|serving|session
 kind: thread-local
 birth: the line that makes the session's buffer
 steps: 60
