@@ -1,18 +1,22 @@
-"""Every leak case of ``tests/leaks`` under memfit, memray, tracemalloc and objgraph: who names the holder, who is silent on look-alikes.
+"""Every leak case of ``tests/leaks`` under memfit, memray, tracemalloc and objgraph: who names the holder, who keeps silent.
 
 Each pair of case and tool is a process of its own. How a peer is used and what counts as its answer: ``peers/leaks.py``; of
 memfit the first three findings count. A verdict is the first of
 
     holder       an answer names who holds what leaks, by the regular expression in the case's docstring. An answer of memray
-                 or tracemalloc names the holder if the source line of the script in which the stack ends does, as a person
-                 reads that line; one of objgraph if the chain does
+                 or tracemalloc names the holder if the source line of the script in which its stack ends does, as a person
+                 reads that line; one of objgraph if its chain does
     birth line   an answer names the line that made what leaks
     growth only  growth is reported, and no answer helps
     nothing      no growth is reported
 
-A look-alike is flagged if memfit says ``leaking: true``; if memray or tracemalloc count more than 1 MiB between the moments (the
-limit that leak tests with memray set); if objgraph shows a type that grew by one in three steps.
-Run: ``python benchmarks/leak_cases.py [--memfit PATH] [--only NAME ...] [--tools ...] [--folder FOLDER ...]``.
+A peer's answer counts where it accounts for a tenth of the growth that the system sees (objgraph: for an object in three
+steps): nobody looks for 20 MB at a line of 2 KB. A look-alike is flagged if memfit says ``leaking: true``; if memray or
+tracemalloc count more than 1 MiB between the moments (the limit that leak tests with memray set); if objgraph shows a type
+that grew by one in three steps.
+
+Run: ``python benchmarks/leak_cases.py [--memfit PATH] [--only NAME ...] [--tools ...] [--folder FOLDER ...]``; with ``--keep``
+other tools' answers are taken from the last result.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ sys.path.insert(0, str(CASES))
 import manifest  # noqa: E402
 
 TOOLS = ("memfit", "memray", "tracemalloc", "objgraph", "resident")
+BLOCKS = ("resident", "memray", "tracemalloc", "objgraph", "memfit")  # the order in which they are measured
 FINDINGS = 3  # of memfit, that count
 SMALL = 1 << 20
 ORDER = ("holder", "birth line", "growth only", "nothing")
@@ -68,8 +73,8 @@ def line_of(text: str, file: str) -> int:
     return int(found[1]) if found else 0
 
 
-def of_peer(case: manifest.Case, tool: str, said: dict[str, Any]) -> dict[str, Any]:
-    """The verdict on what a peer printed."""
+def of_peer(case: manifest.Case, tool: str, said: dict[str, Any], growth: int) -> dict[str, Any]:
+    """The verdict on what a peer printed; ``growth``: bytes by which the process grew."""
     file = case.path.name
     if tool == "resident":
         return {"verdict": "growth only" if said["bytes"] > SMALL else "nothing", "bytes": said["bytes"]}
@@ -78,14 +83,17 @@ def of_peer(case: manifest.Case, tool: str, said: dict[str, Any]) -> dict[str, A
     if tool == "objgraph":
         flagged = any(answer["bytes"] >= case.steps // 3 for answer in said["answers"])
     holder = birth = False
+    counts = case.steps // 3 if tool == "objgraph" else growth // 10
     for answer in said["answers"]:
+        if answer["bytes"] < counts:
+            continue
         texts = answer["text"]
         if tool != "objgraph":
             # Innermost last for tracemalloc, first for memray: the person's own line is the one nearest to the allocation.
             own = [text for text in texts if f"{file}:" in text]
             own = own[-1:] if tool == "tracemalloc" else own[:1]
             birth |= any(line_of(text, file) == case.birth for text in own)
-            texts = [text.partition(f"{file}:")[2] for text in own]
+            texts = [text.partition(f"{file}:")[2].partition("#")[0] for text in own]
         holder |= bool(case.holder) and any(named(case.holder, text) for text in texts)
     grown = said["bytes"] >= enough
     verdict = "holder" if holder else "birth line" if birth else "growth only" if grown else "nothing"
@@ -113,7 +121,7 @@ def of_memfit(case: manifest.Case, said: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(case: manifest.Case, tool: str, memfit: str) -> dict[str, Any]:
+def measure(case: manifest.Case, tool: str, memfit: str, growth: int) -> dict[str, Any]:
     """One case under one tool."""
     if tool == "memfit":
         command = [memfit, "leaks", "--json", str(case.path), str(case.steps)]
@@ -124,7 +132,7 @@ def measure(case: manifest.Case, tool: str, memfit: str) -> dict[str, Any]:
     spent = {"cpu_seconds": round(seconds, 2), "seconds": round(time.monotonic() - began, 2)}
     if said is None:
         return {"verdict": "nothing", "flagged": False, "error": wrong, **spent}
-    return {**(of_memfit(case, said) if tool == "memfit" else of_peer(case, tool, said)), **spent}
+    return {**(of_memfit(case, said) if tool == "memfit" else of_peer(case, tool, said, growth)), **spent}
 
 
 def shares(rows: list[dict[str, Any]], tools: list[str]) -> dict[str, Any]:
@@ -196,8 +204,8 @@ def main() -> None:
         if case.missing():
             console.print(f"{case.name}: skipped, without {', '.join(case.missing())}")
             continue
-        for tool in given.tools:
-            row[tool] = measure(case, tool, given.memfit)
+        for tool in (name for name in BLOCKS if name in given.tools):
+            row[tool] = measure(case, tool, given.memfit, row.get("resident", {}).get("bytes", 0))
             one = row[tool]
             verdict = ("flagged" if one.get("flagged") else "silent") if case.fine else one["verdict"]
             extra = one.get("error") or (one.get("holders") if tool == "memfit" else "")
@@ -205,11 +213,17 @@ def main() -> None:
                 f"{case.name:28} {tool:12} {verdict:12} {one['cpu_seconds']:6.1f} s  {extra or ''}", markup=False
             )
         rows.append(row)
+        if not given.no_record:
+            keep(rows)
     tools = [tool for tool in TOOLS if any(tool in row for row in rows)]
     draw(rows, tools, Console(width=150))
-    if not given.no_record:
-        versions = {name: record.importlib.metadata.version(name) for name in ("objgraph", "memray")}
-        print(record.write("leak-cases", {"peers": versions, "shares": shares(rows, tools), "cases": rows}))
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Write the result so far: a run takes many minutes."""
+    tools = [tool for tool in TOOLS if any(tool in row for row in rows)]
+    versions = {name: record.importlib.metadata.version(name) for name in ("objgraph", "memray")}
+    record.write("leak-cases", {"peers": versions, "shares": shares(rows, tools), "cases": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One leak case under one peer, in this process: ``python peers/leaks.py TOOL SCRIPT STEPS`` prints what the tool says, as JSON.
+"""One leak case under one peer, in this process: ``peers/leaks.py TOOL SCRIPT STEPS`` prints what it says, as JSON.
 
 Every tool is used as its own documentation would have a person use it on a loop: start after a third of the steps, look
 after the last step and before anything is torn down. For that the script gets a ``range`` of its own, which calls back; the
@@ -20,6 +20,7 @@ import random
 import runpy
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,18 @@ class Resident:
 
 
 class Memray:
-    """Blocks allocated between the moments and not freed."""
+    """Blocks allocated between the moments and not freed. It has to be on from the start, to know the frames."""
 
-    def start(self) -> None:
+    def __init__(self) -> None:
         import memray
 
         self.file = Path(tempfile.mkdtemp()) / "records.bin"
         self.tracker = memray.Tracker(self.file)
         self.tracker.__enter__()
+
+    def start(self) -> None:
+        self.began = time.time()
+        time.sleep(0.05)  # memray puts down the time every 10 ms
 
     def stop(self) -> None:
         gc.collect() if gc.isenabled() else None
@@ -80,12 +85,18 @@ class Memray:
     def answer(self, script: str) -> dict[str, Any]:
         import memray
 
-        with memray.FileReader(self.file) as reader:
-            records = list(reader.get_leaked_allocation_records(merge_threads=True))
         stacks: dict[tuple[tuple[str, str, int], ...], int] = {}
-        for record in records:
-            stack = tuple(record.stack_trace())
-            stacks[stack] = stacks.get(stack, 0) + record.size
+        with memray.FileReader(self.file) as reader:
+            times = [one.time for one in reader.get_memory_snapshots()]
+            first = sum(one <= 1000 * (self.began + 0.02) for one in times)
+            for record in reader.get_temporal_allocation_records(merge_threads=True):
+                left = sum(
+                    one.n_bytes for one in record.intervals
+                    if one.allocated_before_snapshot >= first and one.deallocated_before_snapshot is None
+                )  # fmt: skip
+                if left:
+                    stack = tuple(record.stack_trace())
+                    stacks[stack] = stacks.get(stack, 0) + left
         largest = sorted(stacks.items(), key=lambda one: -one[1])[:FIRST]
         answers = [
             {"bytes": size, "text": [f"{name} {source_line(file, line)}" for name, file, line in stack]}

@@ -28,8 +28,8 @@ LARGEST_REAL_RUN = 2 << 30
 class Observer(Protocol):
     """What may look at a program, or change it, while it is traced."""
 
-    def tape(self) -> Tape:
-        """The tape to trace with."""
+    def tape(self, real: bool) -> Tape:
+        """The tape to trace with; asked again, to begin anew, where hollow tensors do not carry the program through."""
 
     def begin(self, tape: Tape, step: Step) -> Step:
         """The program is built and its first step about to run; returns the Step to run."""
@@ -54,7 +54,7 @@ def trace_step(
         real: True: run every op for real. None: only where hollow tensors fail and the program held less than
             ``LARGEST_REAL_RUN`` bytes by then. False: never.
         accelerator: choose where a program leaves it open as PyTorch does on a GPU (foreach optimizers).
-        observer: looks on; with one, hollow tensors must carry the program through, or ``real`` be said.
+        observer: looks on, and may change the Step.
 
     Raises:
         MemfitError: the program raises; whatever ``run_step`` raises for a step that cannot train.
@@ -63,16 +63,17 @@ def trace_step(
     """
     note = "traced by running it"
     if real is not True:
-        tape = Tape() if observer is None else observer.tape()
+        tape = Tape() if observer is None else observer.tape(False)
         try:
             return _trace(build, steps, tape, accelerator, observer=observer)
         except Exception as error:
             held = sum(delta for _, delta, _ in tape.events)
-            if real is False or observer is not None or held > LARGEST_REAL_RUN:
+            if real is False or held > LARGEST_REAL_RUN:
                 raise _explained(error) from error
             note = f"traced by running it, as it cannot run on hollow tensors ({type(error).__name__}: {error})"
     try:
-        return _trace(build, steps, Tape(real=True), accelerator, note, observer)
+        tape = Tape(real=True) if observer is None else observer.tape(True)
+        return _trace(build, steps, tape, accelerator, note, observer)
     except Exception as error:
         raise _explained(error) from error
 
@@ -90,7 +91,7 @@ def _trace(
     place = tape.location
     labels = _Labels(tape)
     try:
-        with _undisturbed(), place.watching_modules(), tape:
+        with _undisturbed(), place.watching_modules(), tape, _observed(observer):
             tape.begin("build")
             if isinstance(build, Step):
                 _refuse_meta(build)
@@ -115,8 +116,6 @@ def _trace(
                 if observer is not None:
                     observer.after(number)
     finally:
-        if observer is not None:
-            observer.end()
         tape.stop()
         labels.close()
     return _assemble(tape, labels, is_training(step), note)
@@ -138,6 +137,16 @@ def _prefer_foreach(optimizer: Any) -> None:
     for group in getattr(optimizer, "param_groups", []):
         if group.get("foreach", False) is None and not group.get("fused"):
             group["foreach"] = True
+
+
+@contextlib.contextmanager
+def _observed(observer: Observer | None) -> Iterator[None]:
+    """What the observer put in place goes before what the trace put there."""
+    try:
+        yield
+    finally:
+        if observer is not None:
+            observer.end()
 
 
 @contextlib.contextmanager

@@ -212,9 +212,8 @@ class Tape(TorchDispatchMode):
                 is_small(tensor.dtype, tensor.untyped_storage().nbytes()) for tensor in written
             ):
                 return func(*args, **kwargs)
-        for target in targets:
-            for tensor in _tensors(target):
-                self._forget(tensor)
+        for tensor in [one for target in targets for one in _tensors(target)]:
+            self._forget(tensor)
         try:
             key = (func, signature_of(args), signature_of(tuple(kwargs.items())))
             nbytes = self._in_place.get(key)

@@ -27,18 +27,24 @@ class Change:
         self._undo: list[Callable[[], None]] = []
         self._counts: dict[str, int] = {}
 
-    def tape(self) -> Tape:
-        return Tape()
+    def tape(self, real: bool) -> Tape:
+        """A tape of the usual kind."""
+        self._counts.clear()
+        return Tape(real=real)
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Change the Step, or how it is run."""
         return step
 
     def after(self, number: int) -> None:
+        """Count from nought in the next step."""
         self._counts.clear()
 
     def end(self) -> None:
+        """Undo what was changed."""
         for undo in reversed(self._undo):
             undo()
+        self._undo.clear()
 
     def number(self, kind: str) -> int:
         """How many of ``kind`` there were in this step before this one."""
@@ -65,6 +71,7 @@ class WithoutGraph(Change):
         self.calls, self.grad, self.evaluate = frozenset(calls), grad, evaluate
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Put the modes around module calls."""
         self.around(nn.Module, "__call__", self._call)
         return step
 
@@ -90,6 +97,7 @@ class Unsaved(Change):
         self.saves = frozenset(saves)
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Pack what is not to be kept into a description."""
         hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
         hooks.__enter__()
         self._undo.append(lambda: hooks.__exit__(None, None, None))
@@ -117,6 +125,7 @@ class Frozen(Change):
         self.parameters, self.inputs = frozenset(parameters), inputs
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Take the gradients away."""
         for name, parameter in step.model.named_parameters() if self.parameters else ():
             if name in self.parameters:
                 parameter.requires_grad_(False)
@@ -137,6 +146,7 @@ class Evaluating(Change):
     """The whole model is in evaluation mode."""
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Switch the mode."""
         step.model.eval()
         return step
 
@@ -145,6 +155,7 @@ class ToNone(Change):
     """``zero_grad`` drops the gradients."""
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Ask for None in place of zeros."""
         for owner in (nn.Module, torch.optim.Optimizer):
             self.around(owner, "zero_grad", lambda original, one, set_to_none=True: original(one, True))
         return step
@@ -158,6 +169,7 @@ class Unretained(Change):
         self.calls = frozenset(calls)
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Ask for no graph."""
         self.around(torch.autograd, "backward", self._call)
         self.around(torch.autograd, "grad", self._call)
         return step

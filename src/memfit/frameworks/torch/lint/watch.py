@@ -1,4 +1,4 @@
-"""What autograd keeps in a step on hollow tensors: every tensor saved for backward, who saved it, and whether backward asked for it.
+"""What autograd keeps in a step: every tensor saved for backward, who saved it, and whether backward asked for it.
 
 One trace with saved-tensor hooks (``torch.autograd.graph``), which see each save as it is made and each use in backward. A
 save is put down with the program's lines that led to it and with the module calls that it lies in; when the graph lets go of
@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from memfit.frameworks.torch.recorder import shown_file
@@ -96,8 +95,8 @@ class Kept:
 class WatchedTape(Tape):
     """A tape that also remembers copies of whole storages, and which storages are written after their birth."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, real: bool = False) -> None:
+        super().__init__(real=real)
         self.written: dict[int, int] = {}  # storage -> the last op that wrote into it
         self.copies: list[tuple[int, int, int]] = []  # op, storage copied, storage of the copy
 
@@ -135,6 +134,13 @@ class Watch:
     """The observer; what it saw stands in its lists after the trace."""
 
     def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self.tape(False)
+
+    # -- the observer's side -------------------------------------------------------------------------------------
+
+    def tape(self, real: bool) -> Tape:
+        """A tape that remembers more, and nothing seen yet."""
         self.saves: list[Save] = []
         self.calls: list[Call] = []
         self.backwards: list[Backward] = []
@@ -143,20 +149,15 @@ class Watch:
         self.left: list[list[Save]] = []  # saves of each step that are alive after it
         self.stepped: set[int] = set()  # ids of parameters that an optimizer stepped
         self.with_gradient: set[int] = set()  # ids of parameters that got one
-        self.input_gradients: list[str] = []
         self.step: Step | None = None
-        self.watched = WatchedTape()
+        self.watched = WatchedTape(real=real)
         self._stack: list[Call] = []
-        self._undo: list[Callable[[], None]] = []
         self._counts = {"save": 0, "call": 0, "backward": 0}
         self._backward = -1
-
-    # -- the observer's side -------------------------------------------------------------------------------------
-
-    def tape(self) -> Tape:
         return self.watched
 
     def begin(self, tape: Tape, step: Step) -> Step:
+        """Put the hooks in place."""
         self.step = step
         hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
         hooks.__enter__()
@@ -175,12 +176,14 @@ class Watch:
         return step
 
     def after(self, number: int) -> None:
+        """Look at what a step leaves behind."""
         gc.collect()
         self.left.append([save for save in self.saves if save.step == number and save.alive])
         self.kept.append(self._kept())
         self._counts = dict.fromkeys(self._counts, 0)
 
     def end(self) -> None:
+        """Take the hooks away."""
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
