@@ -109,5 +109,7 @@ def read(path: Path) -> Case:
 
 def cases(folder: Path = HERE) -> list[Case]:
     """All cases of a folder by name, the leaks first."""
-    found = [read(path) for path in sorted(folder.glob("*.py")) if path.name not in ("manifest.py", "__init__.py")]
+    found = [
+        read(path) for path in sorted(folder.glob("*.py")) if path.name != "manifest.py" and path.name[:5] != "test_"
+    ]
     return sorted(found, key=lambda case: (case.fine, case.name))
