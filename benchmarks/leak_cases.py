@@ -48,7 +48,7 @@ SMALL = 1 << 20
 ORDER = ("holder", "birth line", "growth only", "nothing")
 
 
-def run(command: list[str], limit: float = 180.0) -> tuple[dict[str, Any] | None, float, str]:
+def run(command: list[str], limit: float = 400.0) -> tuple[dict[str, Any] | None, float, str]:
     """What a process printed as JSON, the CPU seconds it took, and what went wrong."""
     before = os.times()
     try:
@@ -188,6 +188,8 @@ def main() -> None:
     parser.add_argument("--tools", nargs="*", default=list(TOOLS))
     parser.add_argument("--keep", action="store_true", help="take the other tools' answers from the last result")
     parser.add_argument("--no-record", action="store_true")
+    parser.add_argument("--part", help="write this run's rows to a file, for another run to take with --parts")
+    parser.add_argument("--parts", nargs="*", default=[], help="rows of such runs, taken instead of measuring")
     given = parser.parse_args()
     console = Console(width=150, stderr=True)
     found = [case for folder in given.folder for case in manifest.cases(Path(folder))]
@@ -195,16 +197,20 @@ def main() -> None:
     last = record.RESULTS / "leak-cases.json"
     if given.keep and last.exists():
         kept = {row["case"]: row for row in json.loads(last.read_text())["cases"]}
-    rows = []
+    parts: dict[str, dict[str, Any]] = {}
+    for part in given.parts:
+        for row in json.loads(Path(part).read_text()):
+            parts.setdefault(row["case"], {}).update({key: row[key] for key in TOOLS if key in row})
+    rows: list[dict[str, Any]] = []
     for case in found:
         if given.only and case.name not in given.only:
             continue
-        row = kept.get(case.name, {})
+        row = {**kept.get(case.name, {}), **parts.get(case.name, {})}
         row.update({"case": case.name, "source": case.source, "kind": case.kind, "fine": case.fine, "seen": case.seen})
         if case.missing():
             console.print(f"{case.name}: skipped, without {', '.join(case.missing())}")
             continue
-        for tool in (name for name in BLOCKS if name in given.tools):
+        for tool in (name for name in BLOCKS if name in given.tools and name not in parts.get(case.name, {})):
             row[tool] = measure(case, tool, given.memfit, row.get("resident", {}).get("bytes", 0))
             one = row[tool]
             verdict = ("flagged" if one.get("flagged") else "silent") if case.fine else one["verdict"]
@@ -213,7 +219,9 @@ def main() -> None:
                 f"{case.name:28} {tool:12} {verdict:12} {one['cpu_seconds']:6.1f} s  {extra or ''}", markup=False
             )
         rows.append(row)
-        if not given.no_record:
+        if given.part:
+            Path(given.part).write_text(json.dumps(rows))
+        elif not given.no_record:
             keep(rows)
     tools = [tool for tool in TOOLS if any(tool in row for row in rows)]
     draw(rows, tools, Console(width=150))
