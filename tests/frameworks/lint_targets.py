@@ -159,6 +159,18 @@ def kept_losses(fixed: bool = False) -> Step:
     return Step(model, data(), optimizer=sgd(model), run=run)
 
 
+def running_loss(fixed: bool = False) -> Step:
+    model = body(WIDTH, 64)
+    state = {"running": torch.zeros(())}
+
+    def run(step: Step) -> Any:
+        loss = step.model(step.inputs).square().mean()
+        trained(step, loss)
+        state["running"] = state["running"] + (loss.detach() if fixed else loss)
+
+    return Step(model, data(), optimizer=sgd(model), run=run)
+
+
 def validation_losses(fixed: bool = False) -> Step:
     model = body(WIDTH, 256)
     losses: list[Any] = []
@@ -278,6 +290,7 @@ CASES: tuple[tuple[str, Callable[[bool], Step], str], ...] = (
     ("create-graph", gradient_norm, "torch.autograd.grad("),
     ("detach", carried_state, "step.model(step.inputs, state"),
     ("detach", kept_losses, "square().mean()"),
+    ("detach", running_loss, 'state["running"] + '),
     ("no-grad", validation_losses, "losses.append(step.model"),
     ("detach", validation_losses, "losses.append(step.model"),
     ("retained-graph", retained_graph, "loss.backward(retain_graph"),

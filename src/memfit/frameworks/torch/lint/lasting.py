@@ -29,7 +29,7 @@ def undetached(seen: Seen) -> list[Finding]:
     kept = seen.watch.kept
     left = [save for save in seen.watch.left[seen.last] if not save.used_by] if seen.watch.left else []
     held = seen.bytes_of(left)
-    grows = len(kept) > 2 and kept[-3].count < kept[-2].count < kept[-1].count
+    grows = len(kept) > 2 and kept[-3].nodes < kept[-2].nodes < kept[-1].nodes
     if not grows and not (held and kept and kept[-1].count):
         return []
     last = kept[-1]
@@ -37,7 +37,8 @@ def undetached(seen: Seen) -> list[Finding]:
     shape = "x".join(map(str, last.shape)) or "scalar"
     more = last.count - kept[-2].count if len(kept) > 1 else last.count
     what = f"a result ({shape}) is kept after the step together with its graph"
-    what += f": {more} more a step" if grows else ""
+    if grows:
+        what += f": {more} more a step" if more > 0 else f", which grows by {last.nodes - kept[-2].nodes} nodes a step"
     fix = "keep .detach() of it, or .item() of a scalar"
     change = Unsaved([save.number for save in left]) if left else None
     held = held or last.nbytes * max(more, 1)

@@ -84,9 +84,10 @@ class ZeroGrad:
 
 @dataclass(frozen=True)
 class Kept:
-    """Results attached to a graph that are alive after a step: how many, and the line that made the youngest."""
+    """Results attached to a graph that are alive after a step: how many, the nodes of their graphs, the youngest's line."""
 
     count: int
+    nodes: int
     line: Line
     shape: tuple[int, ...]
     nbytes: int
@@ -259,18 +260,31 @@ class Watch:
     def _kept(self) -> Kept:
         """Results with a graph that are alive now. Parameters and inputs have none."""
         youngest, count, found = -1, 0, None
+        graphs: list[Any] = []
         for one in gc.get_objects():
             # By type: looking at attributes of everything that is alive runs code of lazy modules.
             if type(one) is torch.Tensor and one.grad_fn is not None:
                 index = self.watched.index_of(one)
                 if index is not None:
                     count += 1
+                    graphs.append(one.grad_fn)
                     if index > youngest:
                         youngest, found = index, one
         if found is None:
-            return Kept(count, "", (), 0)
+            return Kept(count, 0, "", (), 0)
         nbytes, op, _, _ = self.watched.born[youngest]
-        return Kept(count, self.watched.ops[op][4] if op >= 0 else "", tuple(found.shape), nbytes)
+        return Kept(count, _nodes(graphs), self.watched.ops[op][4] if op >= 0 else "", tuple(found.shape), nbytes)
+
+
+def _nodes(graphs: list[Any]) -> int:
+    """How many nodes these graphs have, each once; no further than a million."""
+    seen: set[Any] = set()
+    while graphs and len(seen) < 1_000_000:
+        node = graphs.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            graphs += [after for after, _ in node.next_functions]
+    return len(seen)
 
 
 def program_lines() -> tuple[Line, ...]:
