@@ -25,7 +25,7 @@ from memfit.report.terminal_lint import draw_lint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
-QUICK = ("gpt2", "resnet", "lstm", "qwen_moe")
+QUICK = ("gpt2", "resnet", "lstm")
 
 
 def source(line: str) -> str:

@@ -2,7 +2,7 @@
 
 source: gvalkov/python-evdev#14
 leaks: one node of a C linked list a call
-holder: decode|native|frames
+holder: decode|frames|native memory taken at
 kind: native
 birth: the line that calls the library
 steps: 250

@@ -2,7 +2,7 @@
 
 source: myhub/tr#18
 leaks: one malloc block a call, with no Python object behind it
-holder: malloc|native|recognise
+holder: malloc|recognise|native memory taken at
 kind: native
 birth: the line that calls the library
 steps: 250
