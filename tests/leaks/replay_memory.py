@@ -1,8 +1,8 @@
-"""A replay memory stores the value that the policy computed, with its graph.
+r"""A replay memory stores the value that the policy computed, with its graph.
 
 source: Kaixhin/Rainbow#33
 leaks: one graph with its activations a transition
-holder: transitions|memory
+holder: transitions|\bmemory\.
 kind: replay-buffer
 birth: the line that runs the policy
 steps: 200
