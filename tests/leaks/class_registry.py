@@ -12,7 +12,7 @@ import sys
 
 
 class Schema:
-    registry = {}  # noqa: RUF012
+    registry = {}
 
     def __init_subclass__(cls):
         Schema.registry.setdefault(cls.__name__, []).append(cls)

@@ -16,7 +16,7 @@ from torch import nn
 
 
 class Reporter:
-    observations = {}  # noqa: RUF012
+    observations = {}
 
     @classmethod
     def report(cls, name, value):
