@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.linting import lint
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "memfit.api.fitted",
+    "lint": "memfit.api.linting",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
@@ -88,6 +90,7 @@ __all__ = [
     "VerifyError",
     "WeightFileError",
     "fit",
+    "lint",
     "paged",
     "plan",
     "predict",

@@ -36,6 +36,7 @@ COMMANDS = {
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
     "run": "Run a model whose weights exceed the memory, from its files, within a byte budget.",
+    "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 

@@ -92,7 +92,7 @@ class Location:
             try:
                 file = files[code]
             except KeyError:
-                file = files[code] = _shown(code)
+                file = files[code] = shown_file(code)
             if file is _STOP or file is _BACKWARD:
                 return "", file is _BACKWARD
             if file is not None:
@@ -112,7 +112,7 @@ def asking() -> tuple[str, str]:
     return "", ""
 
 
-def _shown(code: CodeType) -> str | None:
+def shown_file(code: CodeType) -> str | None:
     """The file as shown to people; None for a frame to pass over, or a sign that nothing of the program is above."""
     name = code.co_filename
     if name.endswith("graph.py") and code.co_name == "_engine_run_backward":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,9 +25,26 @@ from memfit.ir.trace import Category, Trace, TraceOp, TraceStorage
 LARGEST_REAL_RUN = 2 << 30
 
 
+class Observer(Protocol):
+    """What may look at a program, or change it, while it is traced."""
+
+    def tape(self, real: bool) -> Tape:
+        """The tape to trace with; asked again, to begin anew, where hollow tensors do not carry the program through."""
+
+    def begin(self, tape: Tape, step: Step) -> Step:
+        """The program is built and its first step about to run; returns the Step to run."""
+
+    def after(self, number: int) -> None:
+        """A step has ended, and nothing that it returned is held any more."""
+
+    def end(self) -> None:
+        """The trace ends, after an error too: undo what was changed."""
+
+
 def trace_step(
-    build: Callable[[], Step] | Step, *, steps: int = 2, real: bool | None = None, accelerator: bool = False
-) -> Trace:
+    build: Callable[[], Step] | Step, *, steps: int = 2, real: bool | None = None, accelerator: bool = False,
+    observer: Observer | None = None,
+) -> Trace:  # fmt: skip
     """The projected Trace of a program: its construction and ``steps`` steps.
 
     Args:
@@ -37,6 +54,7 @@ def trace_step(
         real: True: run every op for real. None: only where hollow tensors fail and the program held less than
             ``LARGEST_REAL_RUN`` bytes by then. False: never.
         accelerator: choose where a program leaves it open as PyTorch does on a GPU (foreach optimizers).
+        observer: looks on, and may change the Step.
 
     Raises:
         MemfitError: the program raises; whatever ``run_step`` raises for a step that cannot train.
@@ -45,16 +63,17 @@ def trace_step(
     """
     note = "traced by running it"
     if real is not True:
-        tape = Tape()
+        tape = Tape() if observer is None else observer.tape(False)
         try:
-            return _trace(build, steps, tape, accelerator)
+            return _trace(build, steps, tape, accelerator, observer=observer)
         except Exception as error:
             held = sum(delta for _, delta, _ in tape.events)
             if real is False or held > LARGEST_REAL_RUN:
                 raise _explained(error) from error
             note = f"traced by running it, as it cannot run on hollow tensors ({type(error).__name__}: {error})"
     try:
-        return _trace(build, steps, Tape(real=True), accelerator, note)
+        tape = Tape(real=True) if observer is None else observer.tape(True)
+        return _trace(build, steps, tape, accelerator, note, observer)
     except Exception as error:
         raise _explained(error) from error
 
@@ -65,16 +84,21 @@ def _explained(error: Exception) -> MemfitError:
     return TargetError("step", f"it raises {type(error).__name__}: {error}", "run it alone to see its traceback")
 
 
-def _trace(build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator: bool, note: str = "") -> Trace:
+def _trace(
+    build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator: bool, note: str = "",
+    observer: Observer | None = None,
+) -> Trace:  # fmt: skip
     place = tape.location
     labels = _Labels(tape)
     try:
-        with _undisturbed(), place.watching_modules(), tape:
+        with _undisturbed(), place.watching_modules(), tape, _observed(observer):
             tape.begin("build")
             if isinstance(build, Step):
                 _refuse_meta(build)
             step = hollow_step(build, tape) if isinstance(build, Step) else build()
             _refuse_meta(step)
+            if observer is not None:
+                step = observer.begin(tape, step)
             place.name_modules(step.model)
             labels.learn_model(step)
             if accelerator:
@@ -89,6 +113,8 @@ def _trace(build: Callable[[], Step] | Step, steps: int, tape: Tape, accelerator
                 run_step(step, mark)
                 labels.learn_optimizer(step)
                 place.forget_forward()
+                if observer is not None:
+                    observer.after(number)
     finally:
         tape.stop()
         labels.close()
@@ -111,6 +137,16 @@ def _prefer_foreach(optimizer: Any) -> None:
     for group in getattr(optimizer, "param_groups", []):
         if group.get("foreach", False) is None and not group.get("fused"):
             group["foreach"] = True
+
+
+@contextlib.contextmanager
+def _observed(observer: Observer | None) -> Iterator[None]:
+    """What the observer put in place goes before what the trace put there."""
+    try:
+        yield
+    finally:
+        if observer is not None:
+            observer.end()
 
 
 @contextlib.contextmanager

@@ -212,9 +212,8 @@ class Tape(TorchDispatchMode):
                 is_small(tensor.dtype, tensor.untyped_storage().nbytes()) for tensor in written
             ):
                 return func(*args, **kwargs)
-        for target in targets:
-            for tensor in _tensors(target):
-                self._known.discard(tensor.untyped_storage()._cdata)
+        for tensor in [one for target in targets for one in _tensors(target)]:
+            self._forget(tensor)
         try:
             key = (func, signature_of(args), signature_of(tuple(kwargs.items())))
             nbytes = self._in_place.get(key)
@@ -354,7 +353,10 @@ class Tape(TorchDispatchMode):
         for where in facts.mutates:
             target = args[where] if isinstance(where, int) and where < len(args) else kwargs.get(str(where))
             for tensor in _tensors(target):
-                self._known.discard(tensor.untyped_storage()._cdata)
+                self._forget(tensor)
+
+    def _forget(self, tensor: torch.Tensor) -> None:
+        self._known.discard(tensor.untyped_storage()._cdata)
 
     def _enter_scratch(self, nbytes: int) -> None:
         if nbytes > 0 and self._recording:
