@@ -37,11 +37,14 @@ _PURE = (
     "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap",
     "Shape", "Shrink", "Size", "Slice", "SoftmaxCrossEntropyLoss", "SpaceToDepth", "Split", "SplitToSequence", "StringConcat",
     "StringNormalizer", "StringSplit", "TensorScatter", "TfIdfVectorizer", "Tile", "TopK", "Transpose", "Trilu", "Unique",
-    "Upsample", "Where", "Scaler", "Normalizer", "Binarizer", "LabelEncoder", "ArrayFeatureExtractor", "LinearRegressor",
+    "Upsample", "Where",
+)  # fmt: skip
+_CLASSIC = (
+    "Scaler", "Normalizer", "Binarizer", "LabelEncoder", "ArrayFeatureExtractor", "LinearRegressor",
     "LinearClassifier", "TreeEnsembleRegressor", "TreeEnsembleClassifier", "TreeEnsemble", "ZipMap", "OneHotEncoder",
     "FeatureVectorizer", "Imputer", "CategoryMapper", "DictVectorizer", "SVMClassifier", "SVMRegressor",
-    "Adam", "Adagrad", "Momentum", "Gradient",
 )  # fmt: skip
+_TRAINING = ("Adam", "Adagrad", "Momentum", "Gradient")
 _MICROSOFT = (
     "Attention", "BiasGelu", "BiasSoftmax", "DynamicQuantizeMatMul", "EmbedLayerNormalization", "FastGelu", "FusedConv",
     "FusedGemm", "FusedMatMul", "Gelu", "GroupQueryAttention", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits",
@@ -56,6 +59,8 @@ _ROWS |= {name: Facts(name, pure=True, in_place=(0,)) for name in _UNARY}
 _ROWS |= {name: Facts(name, pure=True, in_place=(0, 1)) for name in _BINARY}
 _ROWS |= {name: Facts(name, random=True) for name in _RANDOM}
 _ROWS |= {name: replace(_ROWS[name], commutative=True) for name in _COMMUTATIVE}
+_ROWS |= {f"ai.onnx.ml:{name}": Facts(pure=True) for name in _CLASSIC}
+_ROWS |= {f"ai.onnx.preview.training:{name}": Facts(pure=True) for name in _TRAINING}
 _ROWS |= {f"com.microsoft:{name}": Facts(pure=True) for name in _MICROSOFT}
 
 
