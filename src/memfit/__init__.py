@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "memfit.api.fitted",
+    "optimize": "memfit.api.optimizing",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
@@ -89,6 +91,7 @@ __all__ = [
     "WeightFileError",
     "fit",
     "paged",
+    "optimize",
     "plan",
     "predict",
     "profile",

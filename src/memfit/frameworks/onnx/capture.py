@@ -55,13 +55,14 @@ def capture_model(model: Any, path: Path | None = None) -> Captured:
     weights = Weights(path)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     name = str(path) if path is not None else model.graph.name or "model"
-    header = type(model)()
-    header.CopyFrom(_without_graph(model))
+    header = _without_graph(model)
+    # Before version 4 of the format every initializer had to be listed as an input too: they are constants all the same.
+    fixed = {tensor.name for tensor in model.graph.initializer} if model.ir_version < 4 else set()
     meta = {
         "opsets": opsets, "header": header.SerializeToString(), "graph_name": model.graph.name or "graph",
         "graph_doc": model.graph.doc_string,
         "outputs": {o.name: o.SerializeToString() for o in model.graph.output},
-        "inputs": {i.name: i.SerializeToString() for i in model.graph.input},
+        "inputs": {i.name: i.SerializeToString() for i in model.graph.input if i.name not in fixed},
     }  # fmt: skip
     untyped = replace(_graph(model.graph, weights), name=name, meta=meta)
     program = infer_types(untyped, weights)

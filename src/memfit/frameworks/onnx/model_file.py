@@ -15,6 +15,8 @@ from typing import Any
 from memfit.errors import MissingFrameworkError, TargetError
 
 _PROTOBUF_LIMIT = 2**31 - 1
+_KERNELS = (("com.microsoft", "FusedMatMul"),)
+"""Functions that stand for a kernel of ONNX Runtime and stay one operation."""
 
 
 def load_model(path: str | Path) -> Any:
@@ -57,11 +59,11 @@ def load_model(path: str | Path) -> Any:
         data_file(path, tensor)
     _check_cycles(model.graph, name)
     _check(onnx, model, path, bool(external))
-    if model.functions:
+    if any((function.domain, function.name) not in _KERNELS for function in model.functions):
         from onnx import inliner
 
         try:
-            model = inliner.inline_local_functions(model)
+            model = inliner.inline_selected_functions(model, list(_KERNELS), exclude=True)
         except Exception as error:
             raise TargetError(name, f"its local functions cannot be inlined ({_first_line(error)})") from error
     return model

@@ -35,8 +35,10 @@ def infer_types(program: Program, weights: Weights, given: Mapping[str, Type] | 
         given: types that replace those of inputs (a user's, or those of a loop's state).
     """
     engine = Inference(program.meta.get("opsets", {"": 17}), weights)
-    whole = engine.run(program, {}, {}, dict(given or {}))
-    return replace(whole, meta={**program.meta, "bounds": {**program.meta.get("bounds", {}), **engine.bounds}})
+    values: dict[str, Any] = {}
+    whole = engine.run(program, {}, {}, dict(given or {}), results=values)
+    bounds = {**program.meta.get("bounds", {}), **engine.bounds}
+    return replace(whole, meta={**program.meta, "bounds": bounds, "values": values})
 
 
 class Inference:
@@ -76,7 +78,7 @@ class Inference:
                     facts.pop(name, None)
             operations.append(operation if bodies == operation.bodies else replace(operation, bodies=bodies))
         if results is not None:
-            results.update({name: facts[name] for name in program.outputs if name in facts})
+            results.update({name: facts[name] for name in own if name in facts})
         return replace(program, operations=tuple(operations), types=own)
 
     def constant_value(self, constant: Constant) -> Any:

@@ -42,6 +42,11 @@ class Weights:
         self._protos: dict[str, Any] = {}
         self._arrays: dict[str, Any] = {}
 
+    @property
+    def maps_files(self) -> bool:
+        """Whether some bytes lie in files beside the model."""
+        return any(is_external(tensor) for tensor in self._protos.values())
+
     def add_proto(self, tensor: Any) -> Constant:
         """The constant of a TensorProto."""
         dtype, shape = dtype_name(tensor.data_type), tuple(tensor.dims)

@@ -66,8 +66,10 @@ def graph_proto(program: Program, weights: Weights, name: str) -> Any:
             return ValueInfoProto(name=name)
         return helper.make_value_info(name, type_proto(program.types[name]))
 
+    nodes = [node_proto(op, weights) for op in program.operations]
+    _distinct_labels(nodes)
     graph = helper.make_graph(
-        [node_proto(op, weights) for op in program.operations], program.meta.get("graph_name", name),
+        nodes, program.meta.get("graph_name", name),
         [value("inputs", n) for n in program.inputs], [value("outputs", n) for n in program.outputs],
         doc_string=program.meta.get("graph_doc", ""),
     )  # fmt: skip
@@ -78,6 +80,30 @@ def graph_proto(program: Program, weights: Weights, name: str) -> Any:
     return graph
 
 
+def _distinct_labels(nodes: list[Any]) -> None:
+    """Runtimes refuse two nodes of one name."""
+    seen: set[str] = set()
+    for node in nodes:
+        label, count = node.name, 1
+        while node.name and node.name in seen:
+            count += 1
+            node.name = f"{label}~{count}"
+        seen.add(node.name)
+
+
+def _fused_product() -> Any:
+    """``FusedMatMul`` with transB as a function: what it is in runtimes that have no such kernel."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Transpose", ["B"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["A", "turned"], ["Y"]),
+    ]
+    return helper.make_function(
+        "com.microsoft", "FusedMatMul", ["A", "B"], ["Y"], nodes, [helper.make_opsetid("", 13)], ["transB"]
+    )
+
+
 def model_proto(program: Program, weights: Weights) -> Any:
     """The ModelProto of a captured program."""
     from onnx import ModelProto, helper
@@ -85,6 +111,13 @@ def model_proto(program: Program, weights: Weights) -> Any:
     model = ModelProto()
     model.ParseFromString(program.meta["header"])
     model.graph.CopyFrom(graph_proto(program, weights, "graph"))
+    if any(
+        op.kind == "onnx.com.microsoft:FusedMatMul" and op.attributes == (("transB", 1),) for op in program.operations
+    ):
+        model.functions.append(_fused_product())
+        model.ir_version = max(model.ir_version, 8)
+        if "com.microsoft" not in program.meta["opsets"]:
+            model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     stated = {entry.domain for entry in model.opset_import}
     for domain, version in program.meta["opsets"].items():
         if domain not in stated:
