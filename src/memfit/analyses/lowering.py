@@ -104,15 +104,20 @@ def lower(program: Program, numbers: Mapping[str, int], *, in_place: bool = True
     return _Lowering(program, numbers, in_place, _constants_of(program)).graph()
 
 
-def _constants_of(program: Program) -> dict[str, int]:
-    return {c.reference: c.nbytes for p in programs(program) for c in p.constants.values()}
+def _constants_of(program: Program) -> dict[str, tuple[int, str]]:
+    """Reference -> bytes and the first name, each content once."""
+    found: dict[str, tuple[int, str]] = {}
+    for inner in programs(program):
+        for name, constant in inner.constants.items():
+            found.setdefault(constant.reference, (constant.nbytes, name))
+    return found
 
 
 class _Lowering:
     """One program on its way down. ``around``: names that exist outside of a body; they cost nothing here."""
 
     def __init__(
-        self, program: Program, numbers: Mapping[str, int], in_place: bool, constants: Mapping[str, int],
+        self, program: Program, numbers: Mapping[str, int], in_place: bool, constants: Mapping[str, tuple[int, str]],
         around: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.program, self.numbers, self.in_place, self.around = program, numbers, in_place, around
@@ -121,8 +126,8 @@ class _Lowering:
         self.own: dict[str, int] = {}  # name -> the storage that its bytes lie in
         self.ops: list[Op] = []
         shared: dict[str, int] = {}
-        for reference, nbytes in constants.items():
-            shared[reference] = self._add(nbytes, reference, constant=True)
+        for reference, (nbytes, label) in constants.items():
+            shared[reference] = self._add(nbytes, label, constant=True)
         for name, constant in program.constants.items():
             if constant.reference in shared:
                 self._place(name, shared[constant.reference])
@@ -156,11 +161,12 @@ class _Lowering:
             Storage(s.nbytes, s.constant, not s.constant and index in kept, s.label)
             for index, s in enumerate(self.storages)
         )
+        inputs = [self.own[name] for name in self.program.inputs]
         ops = []
         for index, row in enumerate(rows):
             over = [s for s in row.pop("over") if last[s] == index and s not in kept and not storages[s].constant]
             ops.append(Op(**row, reuse=over[0] if over else -1))
-        return Graph(tuple(ops), storages, meta={"program": self.program.name}, chain=self._chain(ops))
+        return Graph(tuple(ops), storages, meta={"program": self.program.name, "inputs": inputs}, chain=self._chain(ops))
 
     def _chain(self, ops: list[Op]) -> tuple[int, ...]:
         return tuple(index for index, op in enumerate(ops) if not op.repeatable)

@@ -50,6 +50,17 @@ def capture(path: str | Path) -> Captured:
     return capture_model(load_model(path), Path(path))
 
 
+def program_of_file(path: str | Path) -> Program:
+    """The Program of an ONNX file whose every tensor has a size.
+
+    Raises:
+        MissingFrameworkError, TargetError: as ``capture`` and ``check_known``.
+    """
+    program = capture(path).program
+    check_known(program)
+    return program
+
+
 def capture_model(model: Any, path: Path | None = None) -> Captured:
     """As ``capture``, of a ModelProto in memory (``path``: the folder its external weights lie in, and its name)."""
     weights = Weights(path)

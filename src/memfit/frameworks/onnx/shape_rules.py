@@ -29,6 +29,8 @@ def broadcast(*shapes: Shape) -> Shape:
 def _spread(dtype: str = "") -> Rule:
     def rule(node: Node) -> list[Type | None]:
         shapes = [node.shape(i) for i, name in enumerate(node.operation.inputs) if name]
+        if node.opset < 7:  # only the second was spread then, to the first
+            shapes = shapes[:1]
         return [Type(dtype or node.type(0).dtype, broadcast(*shapes))]
 
     return rule

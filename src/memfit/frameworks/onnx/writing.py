@@ -111,6 +111,7 @@ def model_proto(program: Program, weights: Weights) -> Any:
     model = ModelProto()
     model.ParseFromString(program.meta["header"])
     model.graph.CopyFrom(graph_proto(program, weights, "graph"))
+    model.ir_version = max(model.ir_version, 4)  # earlier versions list every constant as an input
     if any(
         op.kind == "onnx.com.microsoft:FusedMatMul" and op.attributes == (("transB", 1),) for op in program.operations
     ):

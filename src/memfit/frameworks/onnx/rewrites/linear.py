@@ -29,6 +29,8 @@ _VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")
 def fold_into_linear(program: Program, bench: Workbench) -> Program:
     """``program`` with constant scales and shifts inside the weights before them."""
     sight = Sight(program, bench)
+    if 0 < sight.opset < 7:
+        return program
     for index, given in enumerate(program.operations):
         operator = given.kind.removeprefix("onnx.")
         if index in sight.touched:
