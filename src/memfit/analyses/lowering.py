@@ -13,6 +13,7 @@ Cost: O(operations + reads).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from memfit.errors import TargetError
 from memfit.ir.dimension import Size, UnboundError, number, symbols
 from memfit.ir.graph import Graph, Op, Storage
 from memfit.ir.ops.table import Facts, facts
-from memfit.ir.program import Operation, Program, Type, programs
+from memfit.ir.program import BITS, Operation, Program, Type, programs
 
 LARGEST = 2**63 - 1
 
@@ -74,14 +75,14 @@ def bytes_of(program: Program, name: str, numbers: Mapping[str, int]) -> int:
             program.name, f"the shape of {name!r} is unknown even in rank", "give the model's input a shape"
         )
     try:
-        sizes = [number(size, numbers) for size in made.shape]
-        nbytes = number(made.nbytes, numbers)
+        sizes = [size if isinstance(size, int) else number(size, numbers) for size in made.shape]
     except UnboundError as error:
         raise TargetError(
             program.name, f"the size of {name!r} depends on {error}", f"bind it: --bind {error.names[0]}=8"
         ) from error
     if any(size < 0 for size in sizes):
         raise TargetError(program.name, f"{name!r} has a negative size: {made} is {sizes}", "bind larger dimensions")
+    nbytes = -(-math.prod(sizes) * BITS.get(made.dtype, 32) // 8)
     if any(size > LARGEST for size in sizes) or nbytes > LARGEST:
         raise TargetError(
             program.name, f"{name!r} of shape {sizes} takes {nbytes} bytes, more than 2^63 - 1",
@@ -166,7 +167,9 @@ class _Lowering:
         for index, row in enumerate(rows):
             over = [s for s in row.pop("over") if last[s] == index and s not in kept and not storages[s].constant]
             ops.append(Op(**row, reuse=over[0] if over else -1))
-        return Graph(tuple(ops), storages, meta={"program": self.program.name, "inputs": inputs}, chain=self._chain(ops))
+        return Graph(
+            tuple(ops), storages, meta={"program": self.program.name, "inputs": inputs}, chain=self._chain(ops)
+        )
 
     def _chain(self, ops: list[Op]) -> tuple[int, ...]:
         return tuple(index for index, op in enumerate(ops) if not op.repeatable)

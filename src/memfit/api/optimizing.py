@@ -103,8 +103,8 @@ def _measured(
     with tempfile.TemporaryDirectory(prefix="memfit-") as folder:
         draft = Path(folder) / "model.onnx"
         write_model(found.optimized.program, found.captured.weights, draft)
-        result = onnx.measured(found, path, draft, numbers, SIZE)
-    return result
+        measured: dict[str, int] = onnx.measured(found, path, draft, numbers, SIZE)
+        return measured
 
 
 def _peak(program: Program, numbers: Mapping[str, int]) -> int:

@@ -60,7 +60,8 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @output_option("--out", text="Write the best plan: .json for a runtime, or .csv with offsets.")
 @json_option
 def command(
-    target: str, settings: dict[str, Any], bound: dict[str, int], capacity: int | str | None, memories: tuple[Memory, ...], time_limit: float,
+    target: str, settings: dict[str, Any], bound: dict[str, int], capacity: int | str | None,
+    memories: tuple[Memory, ...], time_limit: float,
     strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None,
     order: bool, threads: int, offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip

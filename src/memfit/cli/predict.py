@@ -41,7 +41,8 @@ from memfit.report.terminal import draw_memory
 @trace_option
 @json_option
 def command(
-    target: str | None, settings: dict[str, Any], bound: dict[str, int], device: str, budget: int | None, find_batch: str | None, steps: int,
+    target: str | None, settings: dict[str, Any], bound: dict[str, int], device: str, budget: int | None,
+    find_batch: str | None, steps: int,
     check: bool, html: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every byte of TARGET's step goes, before it runs: nothing is allocated.

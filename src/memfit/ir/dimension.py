@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypeAlias, Union
 
@@ -36,12 +36,21 @@ class Call:
 
     name: str
     arguments: tuple[Size, ...]
+    text: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.name in ("min", "max"):
+            text = f"{self.name}({', '.join(map(str, self.arguments))})"
+        else:
+            left, right = self.arguments
+            text = f"({left}){self.name}({right})" if isinstance(right, Expression) else f"({left}){self.name}{right}"
+        object.__setattr__(self, "text", text)
 
     def __str__(self) -> str:
-        if self.name in ("min", "max"):
-            return f"{self.name}({', '.join(map(str, self.arguments))})"
-        left, right = self.arguments
-        return f"({left}){self.name}({right})" if isinstance(right, Expression) else f"({left}){self.name}{right}"
+        return self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
 
 Atom: TypeAlias = str | Call
@@ -53,6 +62,13 @@ class Expression:
     """A sum of integer multiples of products of atoms; never a plain number. Made by arithmetic and ``symbol``."""
 
     terms: tuple[tuple[Monomial, int], ...]
+    hashed: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashed", hash(self.terms))
+
+    def __hash__(self) -> int:
+        return self.hashed
 
     def __str__(self) -> str:
         text = ""

@@ -93,9 +93,9 @@ def _neutral(program: Program, operation: Operation, name: str, commutative: boo
         return ""
     for other, kept in ((1, 0), (0, 1)) if commutative else ((1, 0),):
         source = operation.inputs[kept]
-        if source in program.types and program.types[source] == program.types[operation.outputs[0]]:
-            if _constant_is(program, operation, other, _NEUTRAL[name], bench):
-                return source
+        same = source in program.types and program.types[source] == program.types[operation.outputs[0]]
+        if same and _constant_is(program, operation, other, _NEUTRAL[name], bench):
+            return source
     return ""
 
 

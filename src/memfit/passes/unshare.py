@@ -5,8 +5,8 @@
 
 The reverse of merging, for bytes: merging joins what is equal, this parts what is long-lived, small to make and large to
 hold. Candidates are values alive at the peak that the operation there does not read, made by an operation of one pass over
-its output (``_CHEAP``). A candidate is taken where constants + live peak fall at the largest sample and rise above the original's at none.
-Bit-identical. Cost: one lowering and simulation a candidate.
+its output (``_CHEAP``). One is taken where constants + live peak fall at the largest sample and rise above the original's
+at none. Bit-identical. Cost: one lowering and simulation a candidate.
 """
 
 from __future__ import annotations

@@ -226,7 +226,8 @@ def check_known(program: Program) -> None:
     for operation in program.operations:
         for output in operation.outputs:
             if output and not program.types[output].known:
+                operator = operation.kind.removeprefix("onnx.")
                 raise TargetError(
-                    program.name, f"the sizes of what {operation.kind.removeprefix('onnx.')} {operation.label!r} makes are unknown",
+                    program.name, f"the sizes of what {operator} {operation.label!r} makes are unknown",
                     "write them into the file's value_info",
                 )  # fmt: skip

@@ -10,6 +10,8 @@ pipeline judges.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from memfit.frameworks.onnx.rewrites.matching import Sight
@@ -39,7 +41,7 @@ def _range(sight: Sight, given: Operation) -> tuple[int, int, int] | None:
     if len(given.inputs) < 3:
         return None
     shape = sight.shape(given.inputs[0])
-    given_values = [sight.array(name) if name else None for name in given.inputs[1:]]
+    given_values: list[Any] = [sight.array(name) if name else None for name in given.inputs[1:]]
     if shape is None or any(value is None or value.size != 1 for value in given_values):
         return None
     numbers = [int(value.reshape(-1)[0]) for value in given_values]
