@@ -24,7 +24,7 @@ def verify(program: Program, *, where: str = "the program", around: Collection[s
     """
     made = {*around, *program.constants}
     for name in program.inputs:
-        if name in program.constants and not program.meta.get("defaults"):
+        if name in program.constants:
             raise ProgramError(where, f"{name!r} is both an input and a constant")
         made.add(name)
     for name in (*program.inputs, *program.constants):

@@ -139,8 +139,10 @@ def _check(onnx: Any, model: Any, path: Path, external: bool) -> None:
             onnx.checker.check_model(_without_weights(onnx, model))
     except onnx.checker.ValidationError as error:
         text = str(error)
-        if "Sizes of data files" in text or ("topolog" in text.lower() and "sorted" in text.lower()):
+        if "sorted" in text.lower() and "topolog" in text.lower():
             return  # an order is found below
+        if "Field 'shape'" in text:
+            return  # runtimes do without the shapes of outputs, and so does inference here
         raise TargetError(str(path), f"it breaks a rule of ONNX: {_first_line(error)}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise TargetError(str(path), f"it cannot be checked ({_first_line(error)})") from error
