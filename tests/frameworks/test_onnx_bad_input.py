@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_programs import model, node, onnx, saved, value, weights
 
 from memfit.cli.main import main
-from onnx_programs import model, node, onnx, saved, value, weights
 
 
 def refused(capsys: Any, *arguments: str) -> str:
@@ -76,12 +76,16 @@ def test_weights_outside_of_the_models_folder_are_not_read(tmp_path: Path, capsy
     secret.write_bytes(bytes(1024))
     (folder / "link.bin").symlink_to(secret)
     location = str(secret) if where.startswith("/") else where
-    assert "outside of the model's folder" in refused(capsys, "predict", str(external(folder, location)), "--bind", "n=2")
+    assert "outside of the model's folder" in refused(
+        capsys, "predict", str(external(folder, location)), "--bind", "n=2"
+    )
 
 
 def test_weights_beside_the_model_that_are_too_short(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(1000))
-    assert "that file ends at 1000" in refused(capsys, "predict", str(external(tmp_path, "weights.bin")), "--bind", "n=2")
+    assert "that file ends at 1000" in refused(
+        capsys, "predict", str(external(tmp_path, "weights.bin")), "--bind", "n=2"
+    )
 
 
 def test_weights_beside_the_model_are_read_where_they_are_whole(tmp_path: Path, capsys: Any) -> None:
@@ -124,16 +128,22 @@ def test_sizes_that_overflow_int64(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_a_custom_operator_whose_sizes_nothing_tells(tmp_path: Path, capsys: Any) -> None:
-    made = model([node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", None)])
+    made = model(
+        [node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", None)]
+    )
     made.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
     message = refused(capsys, "predict", str(saved(made, tmp_path)))
     assert "my.domain:Odd" in message
     assert "value_info" in message
 
 
-def test_a_custom_operator_with_sizes_is_planned_and_not_optimised_without_its_kernel(tmp_path: Path, capsys: Any) -> None:
+def test_a_custom_operator_with_sizes_is_planned_and_not_optimised_without_its_kernel(
+    tmp_path: Path, capsys: Any
+) -> None:
     pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
-    made = model([node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", [2])])
+    made = model(
+        [node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", [2])]
+    )
     made.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
     made.graph.value_info.append(value("t", [2]))
     path = str(saved(made, tmp_path))

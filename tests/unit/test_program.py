@@ -50,7 +50,8 @@ def test_the_text_shows_every_operation_with_its_type() -> None:
         (program(op("Relu", ("t",), ("y",))), "reads 't'"),
         (program(op("Relu", ("x",), ("y",)), op("Relu", ("x",), ("y",))), "exists already"),
         (program(op("Relu", ("x",), ("y",)), outputs=("z",)), "output 'z'"),
-        (replace(program(op("Relu", ("x",), ("y",))), types={"x": Type("float32", (B,)), "w": Type("float32", (4, 4))}), "without a type"),
+        (replace(program(op("Relu", ("x",), ("y",))), types={"x": Type("float32", (B,)),
+        "w": Type("float32", (4, 4))}), "without a type"),
         (replace(program(op("Relu", ("x",), ("y",))), inputs=("x", "w")), "both an input and a constant"),
     ],
 )  # fmt: skip
@@ -86,8 +87,15 @@ def test_an_operation_in_place_takes_over_what_dies() -> None:
 
 
 def test_an_unknown_operation_holds_its_inputs_for_as_long_as_its_output_lives() -> None:
-    known = program(op("MatMul", ("x", "w"), ("t",)), op("Erf", ("t",), ("u",)), op("Exp", ("u",), ("v",)), op("Sum", ("v", "u"), ("y",)))
-    unknown = replace(known, operations=(known.operations[0], op("my.domain:Odd", ("t",), ("u",)), *known.operations[2:]))
+    known = program(
+        op("MatMul", ("x", "w"), ("t",)),
+        op("Erf", ("t",), ("u",)),
+        op("Exp", ("u",), ("v",)),
+        op("Sum", ("v", "u"), ("y",)),
+    )
+    unknown = replace(
+        known, operations=(known.operations[0], op("my.domain:Odd", ("t",), ("u",)), *known.operations[2:])
+    )
     assert not facts(unknown.operations[1]).removable
     assert peak(unknown, batch=2) == peak(known, batch=2) + 32
 

@@ -125,7 +125,9 @@ def test_a_chain_of_constants_is_run_once_by_the_framework() -> None:
     bench = NumpyBench()
     square = Type("float32", (4, 4))
     ops = [op("Transpose", ("w",), "a"), op("Add", ("a", "v"), "b"), op("MatMul", ("x", "b"), "y")]
-    given = small(bench, ops, {"w": np.arange(16, dtype="f4").reshape(4, 4), "v": np.ones((4, 4), "f4")}, a=square, b=square)
+    given = small(
+        bench, ops, {"w": np.arange(16, dtype="f4").reshape(4, 4), "v": np.ones((4, 4), "f4")}, a=square, b=square
+    )
     after = remove_dead_code(folding(grow=False)(given, bench), bench)
     assert kinds(after) == ["MatMul"]
     assert bench.runs == 1
@@ -153,7 +155,17 @@ def test_no_pass_together_raises_constants_plus_peak() -> None:
         op("Transpose", ("w",), "t"), op("MatMul", ("x", "w"), "u"), op("MatMul", ("u", "t"), "v"),
         op("Add", ("v", "z"), "a"), op("Add", ("v", "z"), "b"), op("Mul", ("a", "b"), "y"),
     ]  # fmt: skip
-    given = small(bench, ops, {"w": np.ones((64, 64), "f4"), "z": np.zeros(64, "f4")}, t=square, u=wide, v=wide, a=wide, b=wide, y=wide)
+    given = small(
+        bench,
+        ops,
+        {"w": np.ones((64, 64), "f4"), "z": np.zeros(64, "f4")},
+        t=square,
+        u=wide,
+        v=wide,
+        a=wide,
+        b=wide,
+        y=wide,
+    )
     done = optimize_program(given, bench)
     assert len(done.program.operations) < len(given.operations)
     assert all(a <= b for a, b in zip(totals(done.program, {}), totals(given, {}), strict=True))

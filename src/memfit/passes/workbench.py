@@ -121,21 +121,22 @@ def renamed(body: Program, resolved: Callable[[str], str]) -> Program:
 
 
 def in_bodies(work: Pass) -> Pass:
-    """``work`` on a Program and on every body inside it."""
+    """``work`` on a Program and on every body inside it; bodies know the types of what they read from around them."""
 
     def everywhere(program: Program, bench: Workbench) -> Program:
         operations: list[Operation] = []
         changed = False
         for operation in program.operations:
-            bodies = tuple((key, everywhere(body, bench)) for key, body in operation.bodies)
+            bodies = tuple((key, within(body, program, bench)) for key, body in operation.bodies)
             if any(a is not b for (_, a), (_, b) in zip(bodies, operation.bodies, strict=True)):
                 operation, changed = replace(operation, bodies=bodies), True
             operations.append(operation)
         return work(replace(program, operations=tuple(operations)) if changed else program, bench)
 
+    def within(body: Program, around: Program, bench: Workbench) -> Program:
+        outside = {name: around.types[name] for name in body.captured if name in around.types}
+        given = replace(body, types={**outside, **body.types}) if outside.keys() - body.types.keys() else body
+        after = everywhere(given, bench)
+        return body if after is given else after
+
     return everywhere
-
-
-def names_in(programs: Iterable[Program]) -> set[str]:
-    """Every name that some of the programs give a type."""
-    return {name for program in programs for name in program.types}
