@@ -125,15 +125,19 @@ def process_figures(path: Path, files: dict[str, Path]) -> dict[str, Any]:
     """Resident peak over the empty process, in fresh processes, by file and session settings."""
     from memfit.analyses.lowering import numbers_for
     from memfit.frameworks.onnx.capture import capture
-    from memfit.frameworks.onnx.running import LEAN, PLAIN, inputs_for, process_peak
+    from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, inputs_for, process_peak
 
     program = capture(path).program
     inputs = inputs_for(program, numbers_for(program, BOUND))
     result: dict[str, Any] = {}
     for name, file in files.items():
-        for label, settings in (("default", PLAIN), ("lean", LEAN)):
+        for label, settings, environment in (
+            ("default", PLAIN, {}),
+            ("settings", LEAN, {}),
+            ("lean", LEAN, ENVIRONMENT),
+        ):
             with tempfile.TemporaryDirectory() as folder:
-                found = process_peak(file, inputs, settings, folder, runs=1)
+                found = process_peak(file, inputs, settings, folder, runs=1, environment=environment)
             result.setdefault(name, {})[label] = found["peak"] - found["empty"]
     return result
 

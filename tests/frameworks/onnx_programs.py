@@ -25,7 +25,8 @@ def value(name: str, shape: Sequence[Any] | None, dtype: str = "float32") -> Any
 
 
 def model(
-    nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], constants: dict[str, Any] | None = None, *, opset: int = 20
+    nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], constants: dict[str, Any] | None = None, *,
+    opset: int = 20,
 ) -> Any:  # fmt: skip
     """A checked ModelProto."""
     held = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()]

@@ -52,7 +52,7 @@ def optimize(
     if path.suffix.lower() != ".onnx":
         raise TargetError(str(target), "optimize takes a model file", "write the path of an .onnx file")
     from memfit.frameworks.onnx import optimizing as onnx
-    from memfit.frameworks.onnx.running import LEAN
+    from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN
     from memfit.frameworks.onnx.writing import file_bytes
 
     numbers = dict(bound or {})
@@ -74,7 +74,7 @@ def optimize(
         resident.get("original_default"),
     )
     after = ModelFigures(new.node_count, written, new.constant_bytes, _peak(new, sizes), resident.get("lean"))
-    runtime: dict[str, Any] = {"settings": dict(LEAN), **resident}
+    runtime: dict[str, Any] = {"settings": dict(LEAN), "environment": dict(ENVIRONMENT), **resident}
     notes = []
     if resident:
         runtime["undone"] = resident["default"] > resident["lean"] * (1 + _UNDONE)

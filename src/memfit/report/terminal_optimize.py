@@ -28,7 +28,7 @@ def draw_optimize(console: Console, report: OptimizeReport) -> None:
     for label, old, new in rows:
         table.add_row(escape(label), format_bytes(old), format_bytes(new), _change(old, new))
     console.print(table)
-    settings = report.runtime.get("settings") or {}
+    settings = {**report.runtime.get("settings", {}), **report.runtime.get("environment", {})}
     if settings:
         console.print("run it with: " + escape(", ".join(f"{k}={v}" for k, v in settings.items())))
     if report.max_error is None:

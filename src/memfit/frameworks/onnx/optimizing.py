@@ -13,7 +13,7 @@ from memfit.errors import OutputError, TargetError, VerifyError
 from memfit.frameworks.onnx.bench import Bench
 from memfit.frameworks.onnx.capture import Captured, capture
 from memfit.frameworks.onnx.rewrites import REWRITES
-from memfit.frameworks.onnx.running import LEAN, PLAIN, Compared, compare, inputs_for, process_peak
+from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, Compared, compare, inputs_for, process_peak
 from memfit.frameworks.onnx.writing import model_proto, write_model
 from memfit.passes.exact import Optimized, optimize_program
 
@@ -88,14 +88,14 @@ def measured(
     program = found.captured.program
     inputs = inputs_for(program, numbers_for(program, bound, default=size))
 
-    def growth(model: str | Path, settings: Mapping[str, Any]) -> int:
+    def growth(model: str | Path, settings: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="memfit-") as folder:
-            peak = process_peak(model, inputs, settings, folder)
+            peak = process_peak(model, inputs, settings, folder, environment=environment)
         return peak["peak"] - peak["empty"]
 
     return {
-        "original_default": growth(path, PLAIN), "original_lean": growth(path, LEAN),
-        "default": growth(new, PLAIN), "lean": growth(new, LEAN),
+        "original_default": growth(path, PLAIN), "original_lean": growth(path, LEAN, ENVIRONMENT),
+        "default": growth(new, PLAIN), "settings_alone": growth(new, LEAN), "lean": growth(new, LEAN, ENVIRONMENT),
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ are. Two models are compared at two sizes of their open dimensions, so that an a
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ PLAIN: dict[str, Any] = {}
 """Session settings of ONNX Runtime's own defaults."""
 LEAN: dict[str, Any] = {"session.disable_prepacking": "1", "enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 """Session settings under which the runtime holds weights once and gives memory back."""
+ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+"""What makes the C library give freed memory back to the system at once."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,8 @@ print(json.dumps({"empty": empty, "loaded": loaded, "peak": status("VmHWM")}))
 
 
 def process_peak(
-    model: str | Path, inputs: Mapping[str, Any], settings: Mapping[str, Any], folder: str | Path, runs: int = 2
+    model: str | Path, inputs: Mapping[str, Any], settings: Mapping[str, Any], folder: str | Path, runs: int = 2,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Resident bytes of a fresh process that loads and runs a model: ``empty`` (before), ``loaded``, ``peak``. Measured.
 
@@ -223,11 +227,15 @@ def process_peak(
         settings: of the session, see ``LEAN``.
         folder: where the inputs are written for the child.
         runs: how often it runs.
+        environment: variables set on top of this process's own.
     """
     file = Path(folder) / "inputs.npz"
     np.savez(file, **dict(inputs))
     job = {"model": str(model), "inputs": str(file), "settings": dict(settings), "runs": runs}
-    done = subprocess.run([sys.executable, "-c", _CHILD], input=json.dumps(job), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD], input=json.dumps(job), capture_output=True, text=True,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
     if done.returncode:
         raise TargetError(
             str(model), f"it does not run in a process of its own ({(done.stderr.splitlines() or ['?'])[-1][:200]})"
