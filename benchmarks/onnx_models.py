@@ -39,8 +39,10 @@ def builders() -> dict[str, Callable[[], Any]]:
     }
 
 
-def export(name: str, module: Any, path: Path) -> None:
-    """Write a module as ONNX with open batch (and sequence)."""
+def export(
+    module: Any, path: Path, *, image: int = 0, batch_size: int = BATCH, length: int = SEQUENCE, tokens: int = 1000
+) -> None:
+    """Write a module as ONNX with open batch (and sequence); ``image``: side of the images that it takes, 0 for token ids."""
     import torch
 
     class Wrapped(torch.nn.Module):
@@ -58,11 +60,12 @@ def export(name: str, module: Any, path: Path) -> None:
             return out.logits if hasattr(out, "logits") else out.last_hidden_state
 
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("seq")
-    if name == "mobilenetv2":
-        arguments: tuple[Any, ...] = (torch.randn(BATCH, 3, 224, 224),)
+    if image:
+        arguments: tuple[Any, ...] = (torch.randn(batch_size, 3, image, image),)
         names, shapes = ["x"], {"x": {0: batch}, "mask": None}
     else:
-        arguments = (torch.randint(0, 1000, (BATCH, SEQUENCE)), torch.ones(BATCH, SEQUENCE, dtype=torch.long))
+        ids = torch.randint(2, tokens, (batch_size, length))
+        arguments = (ids, torch.ones(batch_size, length, dtype=torch.long))
         names, shapes = ["x", "mask"], {"x": {0: batch, 1: sequence}, "mask": {0: batch, 1: sequence}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -87,7 +90,7 @@ def models(folder: Path, wanted: list[str] | None = None) -> dict[str, Path]:
 
             torch.manual_seed(0)
             print(f"exporting {name}", file=sys.stderr, flush=True)
-            export(name, builders()[name](), path)
+            export(builders()[name](), path, image=224 if name == "mobilenetv2" else 0)
         found[name] = path
     data = Path(os.path.dirname(onnx.__file__)) / "backend" / "test" / "data" / "light"
     found.update({name: data / f"light_{name}.onnx" for name in ZOO if not wanted or name in wanted})

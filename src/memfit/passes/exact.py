@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from memfit.analyses.liveness import simulate
-from memfit.analyses.lowering import lower, numbers_for
+from memfit.analyses.lowering import lower, numbers_for, resized
+from memfit.ir.graph import Graph
 from memfit.ir.program import Program, programs
 from memfit.ir.verify import verify
 from memfit.passes.dead_code import remove_dead_code
@@ -46,10 +47,11 @@ class Optimized:
 
 def totals(program: Program, bound: Mapping[str, int]) -> tuple[int, ...]:
     """Constants + live peak in stored order, projected, at each sample of the dimensions that ``bound`` leaves open."""
-    found = []
+    found: list[int] = []
+    graph: Graph | None = None
     for sample in SAMPLES:
         numbers = numbers_for(program, bound, default=sample)
-        graph = lower(program, numbers, in_place=False)
+        graph = lower(program, numbers, in_place=False) if graph is None else resized(graph, program, numbers)
         found.append(simulate(graph, range(len(graph.ops))).peak if graph.ops else graph.base_bytes)
         if not program.dimensions or set(program.dimensions) <= set(bound):
             break

@@ -7,6 +7,7 @@ Cost: reading the file; a check by ``onnx.checker``, about 0.2 s a 100 MB.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from memfit.errors import MissingFrameworkError, TargetError
 
 _PROTOBUF_LIMIT = 2**31 - 1
-_LARGE = 1 << 16
+_LARGE = 1 << 14
 _KERNELS = (("com.microsoft", "FusedMatMul"),)
 """Functions that stand for a kernel of ONNX Runtime and stay one operation."""
 
@@ -150,7 +151,7 @@ def _check(onnx: Any, model: Any, path: Path, external: bool) -> None:
 
 def _without_weights(onnx: Any, model: Any) -> Any:
     """The model with its large initializers as inputs: the checker serialises what it checks."""
-    if not any(len(tensor.raw_data) > _LARGE for tensor in model.graph.initializer):
+    if not any(math.prod(tensor.dims) > _LARGE for tensor in model.graph.initializer):
         return model
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(model.opset_import)
@@ -160,7 +161,7 @@ def _without_weights(onnx: Any, model: Any) -> Any:
         getattr(light.graph, field).extend(getattr(model.graph, field))
     listed = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= _LARGE:
+        if math.prod(tensor.dims) <= _LARGE:
             light.graph.initializer.append(tensor)
         elif tensor.name not in listed:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
