@@ -1,4 +1,4 @@
-"""Sixteen transformers architectures exported to ONNX: is every tensor sized, are optimised outputs equal, are bytes never more.
+"""Transformers architectures exported to ONNX: is every tensor sized, are optimised outputs equal, are bytes never more.
 
 Small configs, two layers; every weight, bias and statistic is perturbed, so that no identity hides a wrong rewrite. ``onnx``:
 tensors that onnx's own shape inference (with data propagation) leaves without a whole shape, of the same graph.
@@ -106,11 +106,12 @@ def holes(path: Path) -> tuple[int, int]:
 def one(path: Path) -> dict[str, Any]:
     """Everything about one exported file."""
     import onnx
+
     from memfit.frameworks.onnx import optimizing
     from memfit.frameworks.onnx.running import compare
     from memfit.frameworks.onnx.writing import write_model
     from memfit.ir.program import programs
-    from memfit.passes.exact import totals
+    from memfit.passes.exact import SLACK, totals
 
     # The file's own value_info comes from the exporter: without it, both sides infer.
     bare = onnx.load(str(path))
@@ -136,7 +137,7 @@ def one(path: Path) -> dict[str, Any]:
     return {
         "tensors": tensors, "unknown_onnx": left, "unknown_memfit": unknown, "nodes": [before.node_count, after.node_count],
         "max_error": compared.max_error, "totals_before": first, "totals_after": last,
-        "raised": any(a > b for a, b in zip(last, first, strict=True)), "cpu_seconds": seconds,
+        "raised": any(a > b + SLACK for a, b in zip(last, first, strict=True)), "cpu_seconds": seconds,
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from memfit.frameworks.onnx import optimizing
 from memfit.frameworks.onnx.running import compare
 from memfit.frameworks.onnx.writing import write_model
 from memfit.ir.program import programs
-from memfit.passes.exact import totals
+from memfit.passes.exact import SLACK, totals
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 
@@ -30,7 +30,7 @@ def optimised(made: Any, folder: Path, tolerance: float = 2e-6) -> Counter[str]:
     compared = compare(found.captured.program, (str(path), str(new)), {})
     assert compared.max_error <= tolerance
     before, after = found.captured.program, found.optimized.program
-    assert all(a <= b for a, b in zip(totals(after, {}), totals(before, {}), strict=True))
+    assert all(a <= b + SLACK for a, b in zip(totals(after, {}), totals(before, {}), strict=True))
     written = onnx.load(str(new))
     assert [str(o) for o in written.graph.input] == [str(i) for i in made.graph.input]
     assert [str(o) for o in written.graph.output] == [str(o) for o in made.graph.output]
@@ -324,3 +324,32 @@ def test_a_constant_that_callers_may_replace_is_not_folded(tmp_path: Path) -> No
         {"k": np.ones(8, dtype=np.float32)},
     )
     assert optimised(made, tmp_path) == {"Mul": 1}
+
+
+def test_a_weight_that_a_file_holds_turned_as_well_is_held_once(tmp_path: Path) -> None:
+    table = weights(90, 40)
+    nodes = [node("Gather", "w ids", "e"), node("Relu", "e", "h"), node("MatMul", "h turned", "y")]
+    inputs, outputs = [value("ids", ["b", "s"], "int64")], [value("y", ["b", "s", 90])]
+    made = model(nodes, inputs, outputs, {"w": table, "turned": table.T.copy()})
+    assert optimised(made, tmp_path) == {"Gather": 1, "Relu": 1, "com.microsoft:FusedMatMul": 1}
+    assert (tmp_path / "new.onnx").stat().st_size < 1.3 * table.nbytes
+    other = table.T.copy()
+    other[-1, -1] += 1
+    made = model(nodes, inputs, outputs, {"w": table, "turned": other})
+    assert optimised(made, tmp_path) == {"Gather": 1, "Relu": 1, "MatMul": 1}
+
+
+def test_sizes_computed_anew_from_other_tensors_are_computed_once(tmp_path: Path) -> None:
+    nodes = []
+    for at, source in enumerate(("x", "z")):
+        nodes += [
+            node("Shape", source, f"s{at}"), node("Gather", f"s{at} one", f"g{at}"), node("Mul", f"g{at} two", f"m{at}"),
+            node("Unsqueeze", f"m{at} ax", f"u{at}"), node("Concat", f"tail u{at}", f"t{at}", axis=0),
+            node("Reshape", f"{source} t{at}", f"r{at}"),
+        ]  # fmt: skip
+    nodes += [node("Add", "r0 r1", "y")]
+    constants = {"one": np.array(1), "two": np.array(2), "ax": np.array([0]), "tail": np.array([-1])}
+    inputs = [value("x", ["b", "s", 8]), value("z", ["b", "s", 8])]
+    found = optimised(model(nodes, inputs, [value("y", ["m", "k"])], constants), tmp_path)
+    assert found["Concat"] == 1
+    assert found["Shape"] == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memfit.ir import dimension as dim
@@ -30,6 +30,7 @@ def build(tree: object, leaf: dict[str, Size]) -> Size:
     return leaf[tree] if isinstance(tree, str) else tree
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees, st.integers(1, 7), st.integers(1, 9))
 def test_a_symbolic_size_becomes_what_the_numbers_give(tree: object, b: int, s: int) -> None:
     numbers = {"b": b, "s": s}

@@ -47,7 +47,7 @@ def unshare(
         for name in _candidates(program, numbers):
             tried = _beside_readers(program, name)
             after = totals(tried)
-            worth = best[-1] - after[-1] >= _WORTH * best[-1]
+            worth = best[-1] - after[-1] >= max(_WORTH * best[-1], 4096)
             if worth and all(a <= max(b, most) for a, b, most in zip(after, best, limit, strict=True)):
                 program, best = tried, after
                 parted.append(name)

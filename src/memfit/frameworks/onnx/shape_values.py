@@ -190,6 +190,11 @@ def _reshape(node: Node) -> Any:
     return None if data is None or shape is None or not numeric(shape) else data.reshape([int(s) for s in shape])
 
 
+def _transpose(node: Node) -> Any:
+    data = node.value(0)
+    return None if data is None else np.transpose(data, node.attribute("perm"))
+
+
 def _concat(node: Node) -> Any:
     return np.concatenate(_all(node), axis=node.attribute("axis", 0))
 
@@ -294,7 +299,7 @@ def _not(item: Any) -> bool:
 _VALUES: dict[str, Callable[[Node], Any]] = {
     "Shape": _shape, "Size": lambda node: _scalar(product(node.shape(0))), "Identity": lambda node: node.value(0),
     "Cast": _cast, "CastLike": _cast, "Gather": _gather, "Slice": _slice, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
-    "Reshape": _reshape, "Flatten": lambda node: None, "Concat": _concat, "Range": _range, "Where": _where,
+    "Reshape": _reshape, "Transpose": _transpose, "Concat": _concat, "Range": _range, "Where": _where,
     "Add": _binary(lambda a, b: a + b), "Sub": _binary(lambda a, b: a - b), "Mul": _binary(lambda a, b: a * b),
     "Div": _binary(_divide), "Mod": _binary(lambda a, b: a % b), "Neg": _unary(lambda a: 0 - a),
     "Max": _binary(_extreme(max, largest)), "Min": _binary(_extreme(min, smallest)),

@@ -3,6 +3,7 @@
     Reshape(x, Concat(Shape(x)[0], Shape(x)[1], 12, 64))   ->   Reshape(x, [0, 0, 12, 64])
     Reshape(Reshape(x, a), b), Unsqueeze(Unsqueeze(x)) ...  ->   Reshape(x, b)
     CastLike(x, y)                                          ->   Cast(x)
+    two small tensors that hold the same sizes              ->   one of them
 
 Bit-identical: only views change. What computed the old targets is left for dead code.
 """
@@ -25,9 +26,10 @@ _NUMBERS = frozenset(("int64", "int32", "bool", "float32"))
 def simplify_shapes(program: Program, bench: Workbench) -> Program:
     """``program`` with constant reshape targets, one reshape where there were several, and known values as constants."""
     sight = Sight(program, bench)
+    known: dict[tuple[str, ...], str] = {}
     for index, given in enumerate(program.operations):
         operator = given.kind.removeprefix("onnx.")
-        if _known_value(sight, index, given):
+        if _known_value(sight, index, given) or _known_before(sight, index, given, known):
             continue
         if operator in _VIEWS:
             _view(sight, index, given)
@@ -52,6 +54,23 @@ def _known_value(sight: Sight, index: int, given: Operation) -> bool:
     constant = sight.bench.keep(np.array(value.tolist(), dtype=kind.dtype).reshape(value.shape))
     sight.put(index)
     sight.constants[output] = constant
+    return True
+
+
+def _known_before(sight: Sight, index: int, given: Operation, known: dict[tuple[str, ...], str]) -> bool:
+    """A small tensor of sizes that an earlier one holds too, whatever they were computed from."""
+    if len(given.outputs) != 1 or given.outputs[0] in sight.outputs or given.bodies:
+        return False
+    output = given.outputs[0]
+    value, kind = sight.values.get(output), sight.types[output]
+    if value is None or value.size > _LONGEST or kind.dtype not in ("int64", "int32") or kind.form:
+        return False
+    key = (kind.dtype, str(value.shape), *(str(item) for item in value.reshape(-1)))
+    first = known.setdefault(key, output)
+    if first == output:
+        return False
+    sight.rename(output, first)
+    sight.put(index)
     return True
 
 

@@ -4,6 +4,7 @@
     Transpose that moves only sizes of 1                      a Reshape, which copies nothing
     Reshape that merges axes, Transpose, Reshape that splits  one Transpose
     MatMul(x, Transpose(w)), w held for others too            a product with w as it lies: the copy of w goes
+    MatMul(x, v), v the transpose of a w held for others      the same: v goes
 
 The last is how a tied embedding is held once. Two-dimensional x: Gemm with transB. Else ``FusedMatMul`` of ONNX Runtime,
 written with a function of that name inside the model, so that other runtimes run Transpose and MatMul as before.
@@ -19,6 +20,7 @@ from memfit.ir.dimension import Shape, Size
 from memfit.ir.program import Operation, Program
 from memfit.passes.workbench import Workbench
 
+_TWIN = 1 << 12
 FUSED = "com.microsoft:FusedMatMul"
 
 
@@ -104,13 +106,48 @@ def _around(sight: Sight, index: int, given: Operation) -> None:
 
 def _product(sight: Sight, index: int, given: Operation) -> None:
     """A product with the transpose of a constant that stays anyway."""
-    left, right = given.inputs[:2]
+    right = given.inputs[1]
     turned = sight.maker(right, "Transpose")
+    if right in sight.program.constants and right not in sight.replaceable and right not in sight.outputs:
+        other = _turned_twin(sight, right)
+        if other:
+            _as_it_lies(sight, index, given, other)
+        return
     if turned is None or turned.inputs[0] not in sight.program.constants or _order(sight, turned) != (1, 0):
         return
     weight = turned.inputs[0]
     if set(sight.program.readers[weight]) == {sight.program.producer[right]}:
         return  # folding turns it for good
+    _as_it_lies(sight, index, given, weight)
+
+
+def _turned_twin(sight: Sight, name: str) -> str:
+    """A constant that holds the transpose of ``name``, is read otherwise too, and so stays; '' for none."""
+    size = sight.program.constants[name]
+    shape = size.type.shape or ()
+    if len(shape) != 2 or size.nbytes < _TWIN or size.type.dtype != "float32":
+        return ""
+    for other, constant in sight.program.constants.items():
+        if constant.type.shape != shape[::-1] or constant.type.dtype != "float32" or other == name:
+            continue
+        if other in sight.replaceable or not _read_as_it_is(sight, other):
+            continue
+        mine, theirs = sight.array(name), sight.array(other)
+        corner = (slice(0, 8), slice(0, 8))
+        if np.array_equal(mine[corner], theirs[corner].T) and np.array_equal(mine, theirs.T):
+            return other
+    return ""
+
+
+def _read_as_it_is(sight: Sight, name: str) -> bool:
+    """Whether something but a product reads a constant: what only products read might be turned to its twin as well."""
+    readers = [sight.program.operations[at] for at in sight.program.readers.get(name, ())]
+    return any(reader.kind not in ("onnx.MatMul", "onnx.Gemm") for reader in readers)
+
+
+def _as_it_lies(sight: Sight, index: int, given: Operation, weight: str) -> None:
+    """The product with the transpose of ``weight``, without making it."""
+    left = given.inputs[0]
     shape, made = sight.shape(left), sight.types[given.outputs[0]]
     if shape is None:
         return
