@@ -62,7 +62,7 @@ def export(
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("seq")
     if image:
         arguments: tuple[Any, ...] = (torch.randn(batch_size, 3, image, image),)
-        names, shapes = ["x"], {"x": {0: batch}, "mask": None}
+        names, shapes = ["x"], {"x": {0: batch}}
     else:
         ids = torch.randint(2, tokens, (batch_size, length))
         arguments = (ids, torch.ones(batch_size, length, dtype=torch.long))
