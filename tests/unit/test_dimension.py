@@ -78,6 +78,11 @@ def test_exact_division_finds_the_polynomial() -> None:
     assert dim.ceil_divide(b * 6 + 1, 3) != b * 2
 
 
+def test_a_negative_remainder_keeps_its_meaning_as_text() -> None:
+    size = dim.symbol("b") % 2 * -1
+    assert dim.parse_size(str(size)) == size
+
+
 def test_an_unbound_dimension_is_named() -> None:
     size = dim.symbol("b") * 2 + dim.symbol("s") // 2
     assert isinstance(size, Expression)

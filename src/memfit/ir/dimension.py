@@ -74,7 +74,10 @@ class Expression:
         text = ""
         for monomial, factor in self.terms:
             sign = "-" if factor < 0 else "+" if text else ""
-            parts = ([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + [str(atom) for atom in monomial]
+            alone = factor == 1 and len(monomial) == 1
+            parts = ([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + [
+                f"({atom})" if isinstance(atom, Call) and not alone else str(atom) for atom in monomial
+            ]
             text += (f" {sign} " if text else sign) + "*".join(parts)
         return text
 
