@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "transformers", "diffusers", "numpy", "scipy", "memray", "torchao")
+_PACKAGES = (
+    "torch", "transformers", "diffusers", "numpy", "scipy", "memray", "torchao", "onnx", "onnxruntime", "onnxscript",
+    "onnxslim", "onnxsim", "onnxoptimizer",
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
     from memfit.api.linting import lint
+    from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "fit": "memfit.api.fitted",
     "lint": "memfit.api.linting",
+    "optimize": "memfit.api.optimizing",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
@@ -91,6 +93,7 @@ __all__ = [
     "WeightFileError",
     "fit",
     "lint",
+    "optimize",
     "paged",
     "plan",
     "predict",

@@ -13,6 +13,7 @@
     |- WeightFileError          a file of weights that is not one, was cut short, lies or changed
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
+    |- ProgramError             a program that breaks the rules of the intermediate form
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -35,6 +36,7 @@ __all__ = [
     "MissingFrameworkError",
     "OutputError",
     "ProblemError",
+    "ProgramError",
     "SizeError",
     "TargetError",
     "TraceError",
@@ -174,6 +176,14 @@ class LeverError(MemfitError):
         why = f"it is {numerics}; allow that class first" if numerics else unknown
         super().__init__(f"cannot use lever {lever!r}: {why}")
         self.lever, self.known, self.numerics = lever, known, numerics
+
+
+class ProgramError(MemfitError):
+    """A program that breaks a rule of the intermediate form. ``where``: which program, after which pass; ``why``."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where} is not well formed: {why}")
+        self.where, self.why = where, why
 
 
 class VerifyError(MemfitError):

@@ -62,7 +62,7 @@ def test_predict_hands_its_options_to_the_api(api: Api, capfd: pytest.CaptureFix
     assert api.last == (
         "predict", ("a.py:f",),
         {
-            "settings": {"layers": 2, "kind": "gelu"}, "device": "h100", "budget": 2 * 1024 * MIB,
+            "settings": {"layers": 2, "kind": "gelu"}, "bound": {}, "device": "h100", "budget": 2 * 1024 * MIB,
             "find_batch": "length", "steps": 4,
         },
     )  # fmt: skip

@@ -140,7 +140,7 @@ def test_a_trace_a_graph_and_a_packed_graph(capfd: pytest.CaptureFixture[str]) -
 
 WRONG = [
     (["none.csv"], "there is no such file"),
-    (["model.onnx"], "ONNX files cannot be read yet"),
+    (["model.onnx"], "there is no such file"),
     (["."], "there is no such file"),
     (["notes.txt"], "nothing is known of such a file"),
     (["bad.json"], "it is no JSON"),

@@ -2,6 +2,7 @@
 
 *.csv                  a table of buffers, MiniMalloc's columns
 *.npz                  a trace that ``memfit predict`` or ``profile`` saved (--save-trace)
+*.onnx                 a model file, its open dimensions bound
 *.json, *.json.gz      a Graph, or a plan that ``memfit plan --out`` wrote (planned anew)
 file.py:function       a target: its step captured as a graph; where that cannot be, its predicted trace
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from memfit.api.model_files import graph_of, is_model_file, no_settings, only_model_files, program_of
 from memfit.errors import CaptureError, ProblemError, TargetError, TraceError
 from memfit.ir.graph import Graph
 from memfit.ir.step import Step
@@ -31,7 +33,7 @@ from memfit.planners.problem import Problem
 from memfit.planners.table import read_table
 
 GRAPH, TRACE = "graph", "trace"
-_LATER = {".onnx": "ONNX files", ".pt2": "exported programs", ".safetensors": "model files"}
+_LATER = {".pt2": "exported programs", ".safetensors": "model files"}
 
 Say = Callable[[str, int | None, int | None], None]
 
@@ -48,9 +50,19 @@ class Source:
 
 def problem_from(
     target: Any, *, settings: Mapping[str, Any] | None, alignment: int | None, constants: bool, source: str | None, say: Say,
-    order: bool = False, time_limit: float = 10.0,
+    order: bool = False, time_limit: float = 10.0, bound: Mapping[str, int] | None = None,
 ) -> Source:  # fmt: skip
     """The Problem of whatever ``plan`` was given; see ``memfit.api.planning.plan`` for the arguments."""
+    only_model_files(target, bound)
+    if is_model_file(target):
+        no_settings(target, settings)
+        say("reading the model", None, None)
+        graph, name = graph_of(program_of(target), bound or {}), str(target)
+        found = problem_from(
+            graph, settings=None, alignment=alignment, constants=constants, source=source, say=say, order=order,
+            time_limit=time_limit,
+        )  # fmt: skip
+        return replace(found, name=name)
     if order:
         return _in_order(target, settings, alignment, constants, source, say, time_limit)
     if alignment is not None and not 1 <= alignment <= 1 << 40:

@@ -36,7 +36,7 @@ def plan(
     settings: Mapping[str, Any] | None = None, capacity: int | None = None, memories: Sequence[Memory] = (),
     time_limit: float = TIME_LIMIT, strategies: Sequence[str] | None = None, alignment: int | None = None,
     constants: bool = False, source: str | None = None, threads: int = 1, must_fit: bool = True,
-    order: bool = False, progress: Progress | None = None,
+    order: bool = False, bound: Mapping[str, int] | None = None, progress: Progress | None = None,
 ) -> PlanReport:  # fmt: skip
     """An offset for every buffer of a program, the peak of each strategy, and a proved lower bound.
 
@@ -44,7 +44,7 @@ def plan(
     >>> report.best.peak, report.best.optimal, report.best.offset  # doctest: +SKIP
 
     Args:
-        target: a file (.csv, .npz, .json), ``file.py:function``, the function, a Step, Graph, Trace or Problem.
+        target: a file (.csv, .npz, .json, .onnx), ``file.py:function``, the function, a Step, Graph, Trace or Problem.
         settings: keyword arguments for the target's function.
         capacity: bytes of the only memory; left out, that in a CSV's file name, if there is one.
         memories: the memories to use, the preferred first, instead of one.
@@ -55,6 +55,7 @@ def plan(
         source: "graph" or "trace": what to take a program's lifetimes from; left out, the graph where it can be captured.
         threads: of the exact search.
         order: first put the ops of a graph in the order with the least peak (``passes.order``), each run once.
+        bound: numbers for the open dimensions of a model file.
         must_fit: raise where the capacity is not kept; otherwise the report says so (``fits``).
         progress: called with (description, done, total).
 
@@ -69,7 +70,7 @@ def plan(
     begun = time.process_time()
     found = problem_from(
         target, settings=settings, alignment=alignment, constants=constants, source=source, say=say, order=order,
-        time_limit=time_limit,
+        time_limit=time_limit, bound=bound,
     )  # fmt: skip
     problem = with_memories(found.problem, tuple(memories)) if memories else found.problem
     if capacity is not None:

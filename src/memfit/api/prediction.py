@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ import numpy as np
 from memfit.allocators.caching import replay_caching
 from memfit.analyses.timeline import Timeline, timeline
 from memfit.api.largest_setting import largest_setting
+from memfit.api.model_files import (
+    PROCESS_BYTES,
+    is_model_file,
+    no_settings,
+    only_model_files,
+    program_of,
+    trace_of,
+)
 from memfit.errors import TargetError, target_named
 from memfit.ir.step import Step
 from memfit.ir.trace import Category, Trace
@@ -43,7 +52,8 @@ class Assessment:
 
 def predict(
     target: str | Step | Callable[..., Any], *, settings: Mapping[str, Any] | None = None, device: str = "cpu",
-    budget: int | None = None, find_batch: str | None = None, steps: int = 2, progress: Progress | None = None,
+    budget: int | None = None, find_batch: str | None = None, steps: int = 2, bound: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> MemoryReport:  # fmt: skip
     """The projected memory of a program.
 
@@ -55,6 +65,7 @@ def predict(
             ``peak.reserved``); default: what the device has.
         find_batch: a setting of the function ("batch", "length"): the largest value of it that fits.
         steps: how many steps to trace, >= 1.
+        bound: numbers for the open dimensions of a model file; ``find_batch`` then names such a dimension.
         progress: called with (description, done, total).
 
     Raises:
@@ -62,10 +73,14 @@ def predict(
 
     Cost: see ``trace_step``; ``find_batch`` takes two or three more traces.
     """
-    from memfit.frameworks.torch.tape import trace_step
-
     begun = time.perf_counter()
     place = find_device(device)
+    only_model_files(target, bound)
+    if is_model_file(target):
+        no_settings(target, settings)
+        return _of_model_file(str(target), bound or {}, place, budget, find_batch, progress, begun)
+    from memfit.frameworks.torch.tape import trace_step
+
     build, name = step_builder(target, settings)
     say = progress or (lambda text, done, total: None)
 
@@ -88,8 +103,39 @@ def predict(
     return _report(found, name, place, largest, time.perf_counter() - begun)
 
 
-def assess(trace: Trace, device: Device, budget: int | None = None) -> Assessment:
-    """What a CPU trace needs on ``device``, and whether it fits there or within ``budget`` (bytes)."""
+def _of_model_file(
+    target: str, bound: Mapping[str, int], place: Device, budget: int | None, find_batch: str | None,
+    progress: Progress | None, begun: float,
+) -> MemoryReport:  # fmt: skip
+    """One run of a model file, from its graph alone."""
+    say = progress or (lambda text, done, total: None)
+    say("reading the model", None, None)
+    program = program_of(target)
+    base = PROCESS_BYTES[Path(target).suffix.lower()]
+    numbers = dict(bound)
+    if find_batch is not None:
+        if find_batch not in program.dimensions:
+            raise TargetError(
+                target, f"it has no open dimension {find_batch!r}", f"open: {', '.join(program.dimensions) or 'none'}"
+            )
+        numbers.setdefault(find_batch, 1)
+    trace = trace_of(program, numbers)
+    say("adding up", None, None)
+    found = assess(trace, place, budget, base)
+    largest = None
+    if find_batch is not None:
+        largest = largest_setting(
+            find_batch, numbers[find_batch], trace, lambda value: trace_of(program, {**numbers, find_batch: value}),
+            _need_of(found, place, budget, base), say,
+        )  # fmt: skip
+    return _report(found, target, place, largest, time.perf_counter() - begun)
+
+
+def assess(trace: Trace, device: Device, budget: int | None = None, base: int | None = None) -> Assessment:
+    """What a CPU trace needs on ``device``, and whether it fits there or within ``budget`` (bytes).
+
+    ``base``: resident bytes of the process before the program; left out, of one that imports PyTorch.
+    """
     if device.kind == "gpu":
         trace = on_accelerator(trace)
     line = timeline(trace)
@@ -118,7 +164,7 @@ def assess(trace: Trace, device: Device, budget: int | None = None) -> Assessmen
             fits,
             expected + device.workspace,
         )
-    low, expected, high = _resident(trace, line.peak)
+    low, expected, high = _resident(trace, line.peak, base)
     peak = Peak(line.peak, line.peak, line.peak, expected, {"resident": (low, high)})
     need = expected if budget is None else line.peak
     capacity = device.memory if budget is None else budget
@@ -134,12 +180,14 @@ def on_accelerator(trace: Trace) -> Trace:
     )
 
 
-def _need_of(first: Assessment, device: Device, budget: int | None) -> Callable[[Trace], tuple[int, bool]]:
+def _need_of(
+    first: Assessment, device: Device, budget: int | None, base: int | None = None
+) -> Callable[[Trace], tuple[int, bool]]:
     """What other sizes of the program need; on a CPU without a budget, resident bytes by growth of live ones."""
 
     def need(trace: Trace) -> tuple[int, bool]:
         if device.kind == "gpu" or budget is not None:
-            found = assess(trace, device, budget)
+            found = assess(trace, device, budget, base)
             return found.need, found.fits
         growth = max(0, timeline(trace).peak - first.peak.live)
         nbytes = first.peak.resident + int(growth * _RESIDENT_PER_LIVE)
@@ -148,12 +196,12 @@ def _need_of(first: Assessment, device: Device, budget: int | None) -> Callable[
     return need
 
 
-def _resident(trace: Trace, peak: int) -> tuple[int, int, int]:
+def _resident(trace: Trace, peak: int, base: int | None) -> tuple[int, int, int]:
     try:
         from memfit.allocators.resident import predict_resident
     except ImportError:
         return peak, peak, peak
-    low, expected, high = predict_resident(trace)
+    low, expected, high = predict_resident(trace, base=base)
     return int(low), int(expected), int(high)
 
 

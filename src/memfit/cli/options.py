@@ -51,6 +51,22 @@ settings_option = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_settings,
     help="Keyword argument for the target's function; may be repeated.",
 )  # fmt: skip
+
+
+def _bound(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for pair in value:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or not text.strip().isdecimal():
+            raise click.BadParameter(f"{pair!r} binds nothing; write NAME=NUMBER, such as batch=8")
+        found[name.strip()] = int(text)
+    return found
+
+
+bind_option = click.option(
+    "--bind", "bound", multiple=True, metavar="NAME=NUMBER", callback=_bound,
+    help="A number for an open dimension of a model file; may be repeated.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 device_option = click.option(
     "--device",

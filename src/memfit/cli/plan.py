@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.options import html_option, json_option, output_option, settings_option
+from memfit.cli.options import bind_option, html_option, json_option, output_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.errors import CapacityError, MemfitError, UndecidedError
 from memfit.files import write_atomically
@@ -41,6 +41,7 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @click.command("plan")
 @click.argument("target")
 @settings_option
+@bind_option
 @click.option("--capacity", metavar="SIZE", callback=_size, help="Bytes of the memory, or none.")
 @click.option("--memories", metavar="NAME:SIZE,...", callback=_memories, help="Several memories, the preferred first.")
 @click.option(
@@ -59,14 +60,15 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @output_option("--out", text="Write the best plan: .json for a runtime, or .csv with offsets.")
 @json_option
 def command(
-    target: str, settings: dict[str, Any], capacity: int | str | None, memories: tuple[Memory, ...], time_limit: float,
+    target: str, settings: dict[str, Any], bound: dict[str, int], capacity: int | str | None,
+    memories: tuple[Memory, ...], time_limit: float,
     strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None,
     order: bool, threads: int, offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every buffer of TARGET lies when all lifetimes are known, and how far that is from optimal.
 
-    TARGET is a table of lifetimes (.csv, MiniMalloc's columns), a saved trace (.npz), a graph or plan (.json), or
-    file.py:function.
+    TARGET is a table of lifetimes (.csv, MiniMalloc's columns), a saved trace (.npz), a graph or plan (.json), a
+    model file (.onnx), or file.py:function.
     """
     if capacity is not None and memories:
         raise click.UsageError("--capacity is of one memory; with --memories write each size there")
@@ -84,7 +86,7 @@ def command(
         report = plan(
             target, settings=settings, capacity=None if capacity is None else int(capacity), memories=memories,
             time_limit=time_limit, strategies=strategies, alignment=alignment, constants=constants, source=source,
-            threads=threads, must_fit=False, order=order, progress=progress,
+            threads=threads, must_fit=False, order=order, bound=bound, progress=progress,
         )  # fmt: skip
     written = _write(report, html, png, out)
     data = report.to_json(offsets)

@@ -9,6 +9,7 @@ import click
 
 from memfit.cli.answer import Answer
 from memfit.cli.options import (
+    bind_option,
     budget_option,
     check_option,
     device_option,
@@ -26,6 +27,7 @@ from memfit.report.terminal import draw_memory
 @click.command("predict")
 @click.argument("target", required=False)
 @settings_option
+@bind_option
 @device_option
 @budget_option
 @click.option(
@@ -39,12 +41,13 @@ from memfit.report.terminal import draw_memory
 @trace_option
 @json_option
 def command(
-    target: str | None, settings: dict[str, Any], device: str, budget: int | None, find_batch: str | None, steps: int,
+    target: str | None, settings: dict[str, Any], bound: dict[str, int], device: str, budget: int | None,
+    find_batch: str | None, steps: int,
     check: bool, html: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every byte of TARGET's step goes, before it runs: nothing is allocated.
 
-    TARGET is file.py:function or package.module:function.
+    TARGET is file.py:function, package.module:function, or a model file (.onnx).
     """
     if find_batch is not None and not re.fullmatch(r"[A-Za-z_]\w*", find_batch):
         if target is not None:
@@ -59,6 +62,7 @@ def command(
         report = predict(
             target,
             settings=settings,
+            bound=bound,
             device=device,
             budget=budget,
             find_batch=find_batch,

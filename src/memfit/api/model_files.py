@@ -1,0 +1,86 @@
+"""Model files as targets: which files are programs that need no run, and how each kind is read.
+
+*.onnx        through ``frameworks.onnx``
+more kinds    a row in ``_READERS``: (module, function); the function takes a path and returns a Program
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from memfit.analyses.graph_trace import trace_of_graph
+from memfit.analyses.lowering import lower, numbers_for
+from memfit.errors import TargetError
+from memfit.ir.dimension import number
+from memfit.ir.graph import Graph
+from memfit.ir.program import Program
+from memfit.ir.trace import Trace
+
+_READERS: dict[str, tuple[str, str]] = {".onnx": ("memfit.frameworks.onnx.capture", "program_of_file")}
+
+PROCESS_BYTES = {".onnx": 62_000_000}
+"""Resident bytes of a process that has imported the runtime of such a file and loaded an empty model."""
+
+
+def is_model_file(target: Any) -> bool:
+    """Whether ``target`` is the path of a model file that can be read."""
+    return isinstance(target, (str, Path)) and Path(target).suffix.lower() in _READERS
+
+
+def program_of(target: str | Path) -> Program:
+    """The Program in a model file.
+
+    Raises:
+        MissingFrameworkError: what reads such a file is not installed.
+        TargetError: the file cannot be used.
+    """
+    module, name = _READERS[Path(target).suffix.lower()]
+    read: Callable[[str | Path], Program] = getattr(importlib.import_module(module), name)
+    return read(target)
+
+
+def graph_of(program: Program, bound: Mapping[str, int]) -> Graph:
+    """The Graph of a program at the bound dimensions.
+
+    Raises:
+        TargetError: a dimension is not bound, or a size is impossible.
+    """
+    return lower(program, numbers_for(program, bound))
+
+
+def trace_of(program: Program, bound: Mapping[str, int]) -> Trace:
+    """The projected Trace of one run at the bound dimensions. Errors: as ``graph_of``."""
+    numbers = numbers_for(program, bound)
+    graph = lower(program, numbers)
+    shapes = {
+        name: (tuple(number(size, numbers) for size in given.shape), given.dtype)
+        for name, given in program.types.items()
+        if given.shape is not None
+    }
+    return trace_of_graph(graph, shapes)
+
+
+def no_settings(target: Any, settings: Mapping[str, Any] | None) -> None:
+    """Refuse settings, which belong to functions.
+
+    Raises:
+        TargetError: there are some.
+    """
+    if settings:
+        name = next(iter(settings))
+        raise TargetError(str(target), "a model file takes no settings", f"bind a dimension with --bind {name}=...")
+
+
+def only_model_files(target: Any, bound: Mapping[str, int] | None) -> None:
+    """Refuse bound dimensions for what has none.
+
+    Raises:
+        TargetError: there are some and the target is no model file.
+    """
+    if bound and not is_model_file(target):
+        raise TargetError(
+            str(target), "--bind is for the open dimensions of a model file", "a function takes --set NAME=VALUE"
+        )

@@ -1,0 +1,221 @@
+"""An ONNX file -> its ModelProto, with every refusal that a file can deserve said in one sentence.
+
+Weights that lie in files beside the model are never read here, only looked at: a location that leads out of the model's
+folder (absolute, through "..", through a link) is refused, and so is one that is missing or shorter than the model says.
+Cost: reading the file; a check by ``onnx.checker``, about 0.2 s a 100 MB.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from memfit.errors import MissingFrameworkError, TargetError
+
+_PROTOBUF_LIMIT = 2**31 - 1
+_LARGE = 1 << 14
+_KERNELS = (("com.microsoft", "FusedMatMul"),)
+"""Functions that stand for a kernel of ONNX Runtime and stay one operation."""
+
+
+def load_model(path: str | Path) -> Any:
+    """The ModelProto of a file, checked, local functions inlined, external weights left where they are.
+
+    Raises:
+        MissingFrameworkError: onnx is not installed.
+        TargetError: there is no such file, it is no ONNX model, it breaks ONNX's rules, or weights beside it are missing or
+            lie outside of its folder.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingFrameworkError("onnx", "onnx") from error
+    path = Path(path)
+    name = str(path)
+    if not path.is_file():
+        raise TargetError(
+            name, "it is a folder" if path.is_dir() else "there is no such file", "write the path of an .onnx file"
+        )
+    size = path.stat().st_size
+    if size > _PROTOBUF_LIMIT:
+        raise TargetError(
+            name, f"the file takes {size} bytes, and a protobuf file can hold {_PROTOBUF_LIMIT} (2 GiB)",
+            "save the model with its weights as external data (onnx.save(..., save_as_external_data=True))",
+        )  # fmt: skip
+    if size == 0:
+        raise TargetError(name, "the file is empty")
+    try:
+        model = onnx.load_model(name, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise TargetError(
+            name, f"it is no ONNX model, or it is damaged ({_first_line(error)})", "export or copy it again"
+        ) from error
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise TargetError(name, "it holds no graph", "export or copy it again")
+    external = [tensor for tensor in tensors(model) if is_external(tensor)]
+    for tensor in external:
+        data_file(path, tensor)
+    _check_cycles(model.graph, name)
+    _check(onnx, model, path, bool(external))
+    if any((function.domain, function.name) not in _KERNELS for function in model.functions):
+        from onnx import inliner
+
+        try:
+            model = inliner.inline_selected_functions(model, list(_KERNELS), exclude=True)
+        except Exception as error:
+            raise TargetError(name, f"its local functions cannot be inlined ({_first_line(error)})") from error
+    return model
+
+
+def tensors(model: Any) -> Iterator[Any]:
+    """Every TensorProto of a model: initializers and attributes, in bodies and functions too."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            yield from _node_tensors(node)
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _node_tensors(node)
+
+
+def _node_tensors(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        if attribute.HasField("g"):
+            yield from _graph_tensors(attribute.g)
+        for graph in attribute.graphs:
+            yield from _graph_tensors(graph)
+
+
+def is_external(tensor: Any) -> bool:
+    """Whether a tensor's bytes lie in another file."""
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
+def data_file(path: Path, tensor: Any) -> tuple[Path, int, int]:
+    """(file, offset, bytes) of an external tensor.
+
+    Raises:
+        TargetError: the file is missing, too short, or outside of the model's folder.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = os.path.realpath(path.parent)
+    file = os.path.realpath(os.path.join(folder, location))
+    where = f"the weights {tensor.name!r} lie in {location!r}"
+    if not location or os.path.isabs(location) or not file.startswith(folder + os.sep):
+        raise TargetError(
+            str(path), f"{where}, which is outside of the model's folder", "only files beside the model are read"
+        )
+    if not os.path.isfile(file):
+        raise TargetError(str(path), f"{where}, which does not exist", f"copy that file into {folder}")
+    try:
+        offset = int(entries.get("offset") or 0)
+        available = os.path.getsize(file) - offset
+        length = int(entries["length"]) if entries.get("length") else available
+    except ValueError as error:
+        raise TargetError(str(path), f"{where} at an offset or length that is no number") from error
+    if offset < 0 or length < 0 or length > available:
+        raise TargetError(
+            str(path), f"{where} at bytes {offset} to {offset + length}, but that file ends at {available + offset}",
+            "copy the weights again",
+        )  # fmt: skip
+    return Path(file), offset, length
+
+
+def _check(onnx: Any, model: Any, path: Path, external: bool) -> None:
+    try:
+        if external:
+            onnx.checker.check_model(str(path))
+        else:
+            onnx.checker.check_model(_without_weights(onnx, model))
+    except onnx.checker.ValidationError as error:
+        text = str(error)
+        if "sorted" in text.lower() and "topolog" in text.lower():
+            return  # an order is found below
+        if "Field 'shape'" in text:
+            return  # runtimes do without the shapes of outputs, and so does inference here
+        raise TargetError(str(path), f"it breaks a rule of ONNX: {_first_line(error)}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TargetError(str(path), f"it cannot be checked ({_first_line(error)})") from error
+
+
+def _without_weights(onnx: Any, model: Any) -> Any:
+    """The model with its large initializers as inputs: the checker serialises what it checks."""
+    if not any(math.prod(tensor.dims) > _LARGE for tensor in model.graph.initializer):
+        return model
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(light.graph, field).extend(getattr(model.graph, field))
+    listed = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _LARGE:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
+
+
+def sorted_nodes(graph: Any) -> list[Any]:
+    """The nodes of a graph in an order in which each is after what it reads; the given one where it is such.
+
+    Raises:
+        ValueError: nodes wait for each other; the text names some.
+    """
+    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    waits = [{made_by[name] for name in _reads(node) if name in made_by} for node in graph.node]
+    if all(other < index for index, others in enumerate(waits) for other in others):
+        return list(graph.node)
+    order: list[int] = []
+    readers: list[list[int]] = [[] for _ in waits]
+    for index, others in enumerate(waits):
+        for other in others:
+            readers[other].append(index)
+    left = [len(others) for others in waits]
+    ready = [index for index, count in enumerate(left) if count == 0]
+    while ready:
+        index = ready.pop()
+        order.append(index)
+        for reader in readers[index]:
+            left[reader] -= 1
+            if left[reader] == 0:
+                ready.append(reader)
+    if len(order) < len(waits):
+        stuck = [graph.node[index].name or graph.node[index].op_type for index, count in enumerate(left) if count]
+        raise ValueError(", ".join(stuck[:4]))
+    return [graph.node[index] for index in order]
+
+
+def _reads(node: Any) -> set[str]:
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            names |= {name for inner in attribute.g.node for name in _reads(inner)}
+            names |= {output.name for output in attribute.g.output}
+    return names
+
+
+def _check_cycles(graph: Any, name: str) -> None:
+    try:
+        sorted_nodes(graph)
+    except ValueError as error:
+        raise TargetError(
+            name, f"its graph is cyclic: these nodes wait for each other: {error}", "export it again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

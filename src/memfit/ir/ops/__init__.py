@@ -1,0 +1,1 @@
+"""What each operation does to memory: effects, purity, aliasing. Nowhere else."""

@@ -1,0 +1,184 @@
+"""ONNX files that cannot be used: one clear message, exit code 2, no traceback, never a file outside of the model's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_programs import model, node, onnx, saved, value, weights
+
+from memfit.cli.main import main
+
+
+def refused(capsys: Any, *arguments: str) -> str:
+    """The message of a command that ends with exit code 2, checked against its --json object."""
+    code = main([*arguments, "--json"])
+    out, error = capsys.readouterr()
+    answer = json.loads(out)
+    assert code == 2
+    assert "Traceback" not in error
+    assert "bug of memfit" not in error
+    return str(answer["error"]["message"])
+
+
+def relu(**more: Any) -> Any:
+    return model([node("Relu", "x", "y")], [value("x", ["n", 4])], [value("y", ["n", 4])], **more)
+
+
+@pytest.mark.parametrize("command", ["predict", "plan", "optimize"])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"\x08\x0ahello world, this is no model", "it is no ONNX model"), (b"", "the file is empty")],
+)
+def test_a_damaged_file(tmp_path: Path, capsys: Any, command: str, content: bytes, why: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert why in refused(capsys, command, str(path))
+
+
+def test_a_file_cut_off_in_the_middle(tmp_path: Path, capsys: Any) -> None:
+    data = model([node("MatMul", "x w", "y")], [value("x", ["n", 64])], [value("y", ["n", 64])], {"w": weights(64, 64)})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data.SerializeToString()[:-9000])
+    assert "no ONNX model" in refused(capsys, "optimize", str(path))
+
+
+def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path, capsys: Any) -> None:
+    assert "no such file" in refused(capsys, "predict", str(tmp_path / "none.onnx"))
+    (tmp_path / "folder.onnx").mkdir()
+    assert "it is a folder" in refused(capsys, "predict", str(tmp_path / "folder.onnx"))
+
+
+def external(folder: Path, location: str, offset: int = 0, length: int = 1024) -> Path:
+    made = model([node("MatMul", "x w", "y")], [value("x", ["n", 16])], [value("y", ["n", 16])], {"w": weights(16, 16)})
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, text
+    return saved(made, folder)
+
+
+def test_weights_beside_the_model_that_are_missing(tmp_path: Path, capsys: Any) -> None:
+    assert "does not exist" in refused(capsys, "predict", str(external(tmp_path, "weights.bin")), "--bind", "n=2")
+
+
+@pytest.mark.parametrize("where", ["../outside.bin", "/outside.bin", "link.bin", "deep/../../outside.bin"])
+def test_weights_outside_of_the_models_folder_are_not_read(tmp_path: Path, capsys: Any, where: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    secret = tmp_path / "outside.bin"
+    secret.write_bytes(bytes(1024))
+    (folder / "link.bin").symlink_to(secret)
+    location = str(secret) if where.startswith("/") else where
+    assert "outside of the model's folder" in refused(
+        capsys, "predict", str(external(folder, location)), "--bind", "n=2"
+    )
+
+
+def test_weights_beside_the_model_that_are_too_short(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(1000))
+    assert "that file ends at 1000" in refused(
+        capsys, "predict", str(external(tmp_path, "weights.bin")), "--bind", "n=2"
+    )
+
+
+def test_weights_beside_the_model_are_read_where_they_are_whole(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "weights.bin").write_bytes(weights(16, 16).tobytes())
+    path = external(tmp_path, "weights.bin")
+    assert main(["predict", str(path), "--bind", "n=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["peak"]["live"] == 1024 + 2 * 16 * 4 * 2
+
+
+def test_an_unknown_operator(tmp_path: Path, capsys: Any) -> None:
+    made = model([node("Unheard", "x", "y")], [value("x", [2])], [value("y", [2])])
+    assert "Unheard" in refused(capsys, "predict", str(saved(made, tmp_path)))
+
+
+def test_a_cyclic_graph(tmp_path: Path, capsys: Any) -> None:
+    made = model([node("Add", "x b", "a"), node("Relu", "a", "b")], [value("x", [2])], [value("b", [2])])
+    assert "cyclic" in refused(capsys, "predict", str(saved(made, tmp_path)))
+
+
+def test_nodes_in_the_wrong_order_are_put_right(tmp_path: Path, capsys: Any) -> None:
+    made = model([node("Relu", "a", "y"), node("Exp", "x", "a")], [value("x", [2])], [value("y", [2])])
+    assert main(["predict", str(saved(made, tmp_path)), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["at"]["op"] in ("onnx.Exp", "onnx.Relu")
+
+
+def test_a_file_over_two_gib(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31 + 5)  # sparse: takes no room
+    message = refused(capsys, "predict", str(path))
+    assert "2 GiB" in message
+    assert "external data" in message
+
+
+def test_sizes_that_overflow_int64(tmp_path: Path, capsys: Any) -> None:
+    shape = np.array([2**40, 2**40], dtype=np.int64)
+    made = model([node("ConstantOfShape", "s", "y")], [], [value("y", None)], {"s": shape})
+    assert "more than 2^63 - 1" in refused(capsys, "predict", str(saved(made, tmp_path)))
+    assert "more than 2^63 - 1" in refused(capsys, "predict", str(saved(relu(), tmp_path)), "--bind", f"n={2**62}")
+
+
+def test_a_custom_operator_whose_sizes_nothing_tells(tmp_path: Path, capsys: Any) -> None:
+    made = model(
+        [node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", None)]
+    )
+    made.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
+    message = refused(capsys, "predict", str(saved(made, tmp_path)))
+    assert "my.domain:Odd" in message
+    assert "value_info" in message
+
+
+def test_a_custom_operator_with_sizes_is_planned_and_not_optimised_without_its_kernel(
+    tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    made = model(
+        [node("Odd", "x", "t", domain="my.domain"), node("Relu", "t", "y")], [value("x", [2])], [value("y", [2])]
+    )
+    made.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
+    made.graph.value_info.append(value("t", [2]))
+    path = str(saved(made, tmp_path))
+    assert main(["plan", path, "--json"]) == 0
+    capsys.readouterr()
+    output = tmp_path / "new.onnx"
+    assert "--no-verify" in refused(capsys, "optimize", path, "--output", str(output))
+    assert not output.exists()
+    assert main(["optimize", path, "--output", str(output), "--no-verify", "--json"]) == 0
+    assert [n.op_type for n in onnx.load(str(output)).graph.node] == ["Odd", "Relu"]
+
+
+def test_open_dimensions_without_numbers(tmp_path: Path, capsys: Any) -> None:
+    path = str(saved(relu(), tmp_path))
+    assert "--bind n=8" in refused(capsys, "predict", path)
+    assert "no dimension 'm'" in refused(capsys, "predict", path, "--bind", "m=2")
+    assert "NAME=NUMBER" in refused(capsys, "predict", path, "--bind", "n")
+    assert "--bind" in refused(capsys, "predict", path, "--set", "n=2")
+
+
+def test_a_bound_dimension_for_what_is_no_model_file(tmp_path: Path, capsys: Any) -> None:
+    assert "model file" in refused(capsys, "predict", "nowhere.py:step", "--bind", "n=2")
+
+
+def test_optimize_takes_model_files_only(tmp_path: Path, capsys: Any) -> None:
+    assert ".onnx" in refused(capsys, "optimize", "step.py:step")
+
+
+def test_onnx_that_is_not_installed(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(saved(relu(), tmp_path))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'memfit[onnx]'" in refused(capsys, "predict", path, "--bind", "n=2")
+
+
+def test_the_runtime_that_is_not_installed(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(saved(relu(), tmp_path))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "onnxruntime is not installed" in refused(capsys, "optimize", path)
