@@ -10,35 +10,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.layouts import compare_layouts
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
     from memfit.api.running import paged, run
+    from memfit.api.tenants import domain, domains
     from memfit.errors import (
         BudgetError,
         CapacityError,
         CaptureError,
         DeviceError,
+        DomainBudgetError,
         LeverError,
         MemfitError,
         MissingFrameworkError,
         OutputError,
         ProblemError,
+        SegmentError,
         SizeError,
         TargetError,
         TraceError,
         VerifyError,
         WeightFileError,
     )
+    from memfit.frameworks.torch.arena import arena
     from memfit.frameworks.torch.kv_cache import KVCache
     from memfit.ir.step import Step
     from memfit.ir.trace import Trace
+    from memfit.runtime.segments import Segment, WeightSegment
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "arena": "memfit.frameworks.torch.arena",
+    "compare_layouts": "memfit.api.layouts",
+    "domain": "memfit.api.tenants",
+    "domains": "memfit.api.tenants",
+    "Segment": "memfit.runtime.segments",
+    "WeightSegment": "memfit.runtime.segments",
+    "SegmentError": "memfit.errors",
+    "DomainBudgetError": "memfit.errors",
     "fit": "memfit.api.fitted",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
@@ -74,12 +88,15 @@ __all__ = [
     "CapacityError",
     "CaptureError",
     "DeviceError",
+    "DomainBudgetError",
     "KVCache",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
     "ProblemError",
+    "Segment",
+    "SegmentError",
     "SizeError",
     "Step",
     "TargetError",
@@ -87,6 +104,11 @@ __all__ = [
     "TraceError",
     "VerifyError",
     "WeightFileError",
+    "WeightSegment",
+    "arena",
+    "compare_layouts",
+    "domain",
+    "domains",
     "fit",
     "paged",
     "plan",
