@@ -34,6 +34,7 @@ COMMANDS = {
     "fit": "Rewrite a step so that it keeps a byte budget, and verify it by running.",
     "plan": "Where every buffer lies when the future is known, with a proof of how far from optimal.",
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
+    "layouts": "The same memory paged, segmented, planned and cached: what each way loses.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
     "run": "Run a model whose weights exceed the memory, from its files, within a byte budget.",
     "calibrate": "Measure on this machine what operations need inside.",
