@@ -85,6 +85,7 @@ void release_raw(void* address);
 class ArenaAllocator final : public memfit::StackedAllocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
+    asked();
     c10::Allocator* beneath = inner();
     Scope& now = scope;
     if (bytes == 0 || (now.plan == nullptr && !now.noting)) return beneath->allocate(bytes);

@@ -80,6 +80,7 @@ void release_raw(void* address);
 class DomainAllocator final : public memfit::StackedAllocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
+    asked();
     auto* entry = static_cast<DomainOfThread*>(c10::ThreadLocalDebugInfo::get(kDomain));
     if (entry == nullptr || bytes == 0) return inner()->allocate(bytes);
     const auto size = static_cast<int64_t>(bytes);
