@@ -100,6 +100,8 @@ static void bind_search(nb::module_& m) {
       .def_prop_ro("work", &Search::work, "Runs evaluated so far.");
 }
 
+void bind_segments(nb::module_& m);  // bind_segments.cpp
+
 NB_MODULE(_core, m) {
   bind_search(m);
   bind_placement(m);
@@ -110,6 +112,7 @@ NB_MODULE(_core, m) {
   bind_order(m);
   bind_replacement(m);
   bind_kv_cache(m);
+  bind_segments(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

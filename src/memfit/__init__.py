@@ -12,35 +12,49 @@ if TYPE_CHECKING:
     from memfit.api.fitted import fit
     from memfit.api.linting import lint
     from memfit.api.optimizing import optimize
+    from memfit.api.layouts import compare_layouts
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
     from memfit.api.running import paged, run
+    from memfit.api.tenants import domain, domains
     from memfit.errors import (
         BudgetError,
         CapacityError,
         CaptureError,
         DeviceError,
+        DomainBudgetError,
         LeverError,
         MemfitError,
         MissingFrameworkError,
         OutputError,
         ProblemError,
+        SegmentError,
         SizeError,
         TargetError,
         TraceError,
         VerifyError,
         WeightFileError,
     )
+    from memfit.frameworks.torch.arena import arena
     from memfit.frameworks.torch.kv_cache import KVCache
     from memfit.ir.step import Step
     from memfit.ir.trace import Trace
+    from memfit.runtime.segments import Segment, WeightSegment
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "arena": "memfit.frameworks.torch.arena",
+    "compare_layouts": "memfit.api.layouts",
+    "domain": "memfit.api.tenants",
+    "domains": "memfit.api.tenants",
+    "Segment": "memfit.runtime.segments",
+    "WeightSegment": "memfit.runtime.segments",
+    "SegmentError": "memfit.errors",
+    "DomainBudgetError": "memfit.errors",
     "fit": "memfit.api.fitted",
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
@@ -78,12 +92,15 @@ __all__ = [
     "CapacityError",
     "CaptureError",
     "DeviceError",
+    "DomainBudgetError",
     "KVCache",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
     "ProblemError",
+    "Segment",
+    "SegmentError",
     "SizeError",
     "Step",
     "TargetError",
@@ -91,6 +108,11 @@ __all__ = [
     "TraceError",
     "VerifyError",
     "WeightFileError",
+    "WeightSegment",
+    "arena",
+    "compare_layouts",
+    "domain",
+    "domains",
     "fit",
     "lint",
     "optimize",

@@ -11,6 +11,8 @@
     |- UndecidedError           neither a placement within a capacity nor a proof was found in time
     |- TraceError               a trace, recipe or table file that is not one
     |- WeightFileError          a file of weights that is not one, was cut short, lies or changed
+    |- SegmentError             an access past a segment's limit or against its protection
+    |- DomainBudgetError        a tenant asked for more than its budget (a MemoryError too)
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
     |- ProgramError             a program that breaks the rules of the intermediate form
@@ -31,12 +33,14 @@ __all__ = [
     "CapacityError",
     "CaptureError",
     "DeviceError",
+    "DomainBudgetError",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
     "ProblemError",
     "ProgramError",
+    "SegmentError",
     "SizeError",
     "TargetError",
     "TraceError",
@@ -158,6 +162,28 @@ class WeightFileError(MemfitError):
     def __init__(self, path: str, why: str, hint: str = "write or copy the file again") -> None:
         super().__init__(f"cannot use the weights in {path}: {why}" + (f"; {hint}" if hint else ""))
         self.path, self.why, self.hint = path, why, hint
+
+
+class SegmentError(MemfitError):
+    """An access that a segment does not allow. ``segment``: its name; ``offset``: bytes from its base; ``access``: read,
+    write, or what else was tried; ``why``; ``hint``.
+    """
+
+    def __init__(self, segment: str, offset: int, access: str, why: str, hint: str = "") -> None:
+        super().__init__(f"{access} at offset {offset} of segment {segment!r}: {why}" + (f"; {hint}" if hint else ""))
+        self.segment, self.offset, self.access, self.why, self.hint = segment, offset, access, why, hint
+
+
+class DomainBudgetError(MemfitError, MemoryError):
+    """A charge over a domain's budget. ``name`` of the domain; bytes: ``needed``, ``used`` already, ``budget``."""
+
+    def __init__(self, name: str, needed: int, used: int, budget: int) -> None:
+        super().__init__(
+            f"domain {name!r} needs {format_bytes(needed)} ({needed} bytes) more and has {format_bytes(max(budget - used, 0))}"
+            f" ({budget - used}) left of its budget of {format_bytes(budget)} ({budget}); free something of it, or raise "
+            "its budget"
+        )
+        self.name, self.needed, self.used, self.budget = name, needed, used, budget
 
 
 class OutputError(MemfitError):

@@ -35,6 +35,7 @@ COMMANDS = {
     "optimize": "A model file with fewer operations and bytes, outputs checked by running both.",
     "plan": "Where every buffer lies when the future is known, with a proof of how far from optimal.",
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
+    "layouts": "The same memory paged, segmented, planned and cached: what each way loses.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
     "run": "Run a model whose weights exceed the memory, from its files, within a byte budget.",
     "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",

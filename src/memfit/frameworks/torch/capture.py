@@ -33,6 +33,7 @@ from memfit.frameworks.torch.draws_again import DrawsAgain
 from memfit.frameworks.torch.host_draws import DrawWatch, HostDraws, OutsideState, checked, reseeded
 from memfit.frameworks.torch.inner_backward import own_functions, refuse_inner_backward
 from memfit.frameworks.torch.outcomes import ItemsWatched, Test, ValuesWatched, Watch, traced_as
+from memfit.frameworks.torch.output_form import OutputForm, taken_apart
 from memfit.frameworks.torch.part_run import PartRun
 from memfit.frameworks.torch.replay_state import Journal, StateWatch
 from memfit.frameworks.torch.steps import autocast_of, is_training, loss_of
@@ -59,10 +60,15 @@ class Capture:
     buffers: tuple[str, ...]
     input_spec: Any
     input_leaves: tuple[Any, ...]
-    output_spec: Any
+    output_form: OutputForm | None
     readings: int = 0
     tests: tuple[Test, ...] = ()
     draws: HostDraws = field(default_factory=HostDraws)
+
+    def output(self, leaves: Sequence[Any]) -> Any:
+        """The model's output with these leaves (inference)."""
+        assert self.output_form is not None
+        return self.output_form.together(leaves)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -223,7 +229,7 @@ def _traced(
     frozen = tuple(name for name in parameters if name not in set(trained))
     buffers = tuple(name for name, _ in model.named_buffers())
     leaves, input_spec = pytree.tree_flatten(step.inputs)
-    output_spec: list[Any] = [None]
+    output_form: list[OutputForm | None] = [None]
     values = [
         *(parameters[name].detach() for name in trained + frozen),
         *(value for _, value in model.named_buffers()),
@@ -242,7 +248,11 @@ def _traced(
         rest = iter(tensors)
         leaf_parameters = [next(rest).detach().requires_grad_() for _ in trained]
         state = dict(zip(trained, leaf_parameters, strict=True))
-        state.update({name: next(rest) for name in frozen})
+        for (
+            name
+        ) in frozen:  # a product is folded or not by whether an operand requires gradients, also where none is taken
+            given = next(rest)
+            state[name] = given.detach().requires_grad_() if parameters[name].requires_grad else given
         state.update({name: next(rest) for name in buffers})
         inputs = pytree.tree_unflatten([next(rest) if isinstance(x, torch.Tensor) else x for x in leaves], input_spec)
         args, kwargs = _arguments(inputs)
@@ -255,7 +265,7 @@ def _traced(
         if not training:
             with torch.no_grad(), autocast_of(step):
                 output = model(*args, **kwargs)
-            output_leaves, output_spec[0] = pytree.tree_flatten(output)
+            output_leaves, output_form[0] = taken_apart(output)
             return list(output_leaves)
         total: Any = None
         gradients: list[Any] = [None] * len(trained)
@@ -291,7 +301,7 @@ def _traced(
         except Exception as error:
             raise CaptureError(_reason(error), _user_line(error)) from error
     return Capture(
-        module, training, trained, frozen, buffers, input_spec, tuple(leaves), output_spec[0], len(watch.readings),
+        module, training, trained, frozen, buffers, input_spec, tuple(leaves), output_form[0], len(watch.readings),
         tuple(watch.tests), draws,
     ), watch  # fmt: skip
 

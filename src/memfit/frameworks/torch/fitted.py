@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from memfit.analyses.liveness import simulate
 from memfit.errors import BudgetError, CaptureError, TraceError
@@ -174,7 +173,7 @@ class FittedStep:
 
         outputs = bucket.run(tensors, optimizer_step, Checker(captured.tests))
         if not captured.training:
-            return pytree.tree_unflatten(outputs, captured.output_spec)
+            return captured.output(outputs)
         for parameter, gradient in zip(trained, outputs[1:], strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -76,10 +76,10 @@ def find_compiler() -> list[str]:
     raise HookError("there is no C++ compiler (looked for c++, g++ and clang++)")
 
 
-def library_path(extra: tuple[str, ...] = ()) -> Path:
-    """The file that holds the hook for this torch, this Python and these sources."""
-    digest = hashlib.sha256()
-    for source in sorted(_SOURCES.iterdir()):
+def library_path(extra: tuple[str, ...] = (), part: str = "") -> Path:
+    """The file that holds the hook, or a ``part`` of its own, for this torch, this Python and these sources."""
+    digest = hashlib.sha256(part.encode())
+    for source in sorted({*_SOURCES.glob("*.h"), *(_SOURCES / part).glob("*.cc")}):
         digest.update(source.name.encode() + source.read_bytes())
     parts = (
         torch.__version__,
@@ -90,16 +90,19 @@ def library_path(extra: tuple[str, ...] = ()) -> Path:
         *extra,
     )
     digest.update("\0".join(parts).encode())
-    return cache_directory() / f"allocator_hook-torch{torch.__version__.partition('+')[0]}-{digest.hexdigest()[:16]}.so"
+    name = f"{part or 'allocator'}_hook"
+    return cache_directory() / f"{name}-torch{torch.__version__.partition('+')[0]}-{digest.hexdigest()[:16]}.so"
 
 
-def build(extra: tuple[str, ...] = ()) -> Path:
-    """Compile the hook unless it is there already; ``extra``: further compiler flags. About 7 s of CPU the first time.
+def build(extra: tuple[str, ...] = (), part: str = "") -> Path:
+    """Compile the hook unless it is there already; ``extra``: further compiler flags. About 9 s of CPU the first time.
+
+    ``part``: a folder of sources that is a library of its own.
 
     Raises:
         HookError: no compiler, or it fails.
     """
-    path = library_path(extra)
+    path = library_path(extra, part)
     if path.exists():
         return path
     root = Path(torch.__file__).parent
@@ -110,7 +113,7 @@ def build(extra: tuple[str, ...] = ()) -> Path:
         *find_compiler(), "-O2", "-std=c++20", "-fPIC", "-shared",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
         f"-I{root / 'include'}", f"-I{python}", *extra,
-        *(str(source) for source in sorted(_SOURCES.glob("*.cc"))),
+        *(str(source) for source in sorted((_SOURCES / part).glob("*.cc"))),
         "-o", partial, f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu",
         *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []),
     ]  # fmt: skip
@@ -149,6 +152,21 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     if library.memfit_has_python():
         library.memfit_step_calls.restype = ctypes.py_object
     return library
+
+
+@cache
+def load_part(part: str) -> ctypes.PyDLL:
+    """The library of a part, built if need be; as ``load``. Its functions are declared by who calls them.
+
+    Raises:
+        HookError: it cannot be built or loaded.
+    """
+    path = build((), part)
+    try:
+        return ctypes.PyDLL(str(path))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise HookError(f"the built library does not load ({error})") from error
 
 
 @cache

@@ -13,6 +13,7 @@
 
 #include "block_table.h"
 #include "recording.h"
+#include "stacked_allocator.h"
 
 namespace memfit {
 
@@ -82,7 +83,21 @@ void release(void* address) {
   block.deleter(address);
 }
 
+thread_local bool reached = false;  // an allocation of this thread came here
+
+// Whether the allocator that was put over ours still asks it.
+bool is_asked() {
+  reached = false;
+  try {
+    c10::GetCPUAllocator()->allocate(64);
+  } catch (const std::exception&) {
+    return false;
+  }
+  return reached;
+}
+
 c10::DataPtr CountingAllocator::allocate(size_t bytes) {
+  reached = true;
   look();
   c10::DataPtr data = inner->allocate(bytes);
   void* address = data.get();
@@ -113,15 +128,6 @@ c10::DataPtr CountingAllocator::allocate(size_t bytes) {
 }
 
 c10::DeleterFnPtr CountingAllocator::raw_deleter() const { return inner->raw_deleter() == nullptr ? nullptr : &release; }
-
-// Only an equal or higher priority replaces an allocator; the lowest one that works leaves room for others.
-bool replace(c10::Allocator* wanted) {
-  for (const uint8_t priority : {0, 1, 100, 255}) {
-    c10::SetCPUAllocator(wanted, priority);
-    if (c10::GetCPUAllocator() == wanted) return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -165,11 +171,15 @@ int memfit_install() {
     first_number = next_number;
   }
   if (c10::GetCPUAllocator() != &allocator()) {  // ours may still be there, as a passage
-    if (beneath) return 3;
-    allocator().inner = c10::GetCPUAllocator();
-    if (!replace(&allocator())) return 2;
+    if (beneath) {
+      if (!is_asked()) return 3;
+    } else {
+      allocator().inner = c10::GetCPUAllocator();
+      if (!replace_cpu_allocator(&allocator())) return 2;
+    }
+  } else {
+    beneath = false;
   }
-  beneath = false;
   counting.store(true);
   return 0;
 }
@@ -179,7 +189,7 @@ int memfit_uninstall() {
   if (!counting.exchange(false)) return 0;
   beneath = c10::GetCPUAllocator() != &allocator();
   if (beneath) return 1;
-  replace(allocator().inner);
+  replace_cpu_allocator(allocator().inner);
   return 0;
 }
 
