@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from memfit.api.prediction import predict
 from memfit.errors import BudgetError, MissingFrameworkError, SizeError, VerifyError, target_named
+from memfit.frameworks.which import framework_of
 from memfit.ir.recipe import Recipe
 from memfit.ir.step import Step, as_step
 from memfit.report.summary import FitReport, StepFigures
@@ -47,11 +49,15 @@ def fit(
         BudgetError: the budget cannot be kept; SizeError: it is no size.
     Cost: seconds to capture, measure ops once and plan; again for each new shape of the batch.
     """
+    whole = as_step(step, "fit")
+    if framework_of(whole) == "jax":
+        from memfit.api.fitted_jax import fit_jax
+
+        return fit_jax(whole, parse_bytes(budget), progress=progress)
     _need_torch()
     from memfit.fitting.search import search
     from memfit.frameworks.torch.refit import step_from_recipe
 
-    whole = as_step(step, "fit")
     if recipe is not None:
         return step_from_recipe(whole, recipe)
     return search(
@@ -78,6 +84,14 @@ def fit_target(
     Raises:
         BudgetError: the budget cannot be kept; VerifyError: the fitted step did not do what was promised.
     """
+    other = _step_of_jax(target, settings)
+    if other is not None:
+        from memfit.api.fitted_jax import fit_jax_target
+
+        return fit_jax_target(
+            target, other, lambda before: _budget_bytes(budget, before), settings=settings or {}, verify=verify,
+            recipe=recipe, steps=steps, progress=progress,
+        )  # fmt: skip
     _need_torch()
     from memfit.fitting import verify as verification
     from memfit.fitting.search import search
@@ -179,6 +193,20 @@ def _budget_bytes(budget: int | str, baseline_peak: int) -> int:
     if not 0 < share <= 1000:
         raise SizeError(str(budget))
     return int(baseline_peak * share / 100)
+
+
+def _step_of_jax(target: str, settings: Mapping[str, Any] | None) -> Step | None:
+    """The target's step where it is one of JAX, else None; built only where its module imports JAX."""
+    from memfit.frameworks.target import load_function, step_of
+
+    function = load_function(target)
+    if "jax" not in sys.modules:
+        return None
+    from memfit.frameworks.jax.compiled import schedule_lean
+
+    schedule_lean()  # before the function makes its first array
+    step = step_of(function, target, settings)
+    return step if framework_of(step) == "jax" else None
 
 
 def _need_torch() -> None:

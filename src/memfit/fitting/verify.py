@@ -19,7 +19,7 @@ import numpy as np
 
 from memfit.errors import VerifyError
 
-_KINDS = ("loss", "gradient", "parameter", "buffer", "optimizer", "random state")
+_KINDS = ("loss", "gradient", "parameter", "buffer", "optimizer", "random state", "output")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Side:
     digests: dict[str, str]
     resident: int
     dump: str | None = None
+    projected: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class Verification:
     notes: list[str] = field(default_factory=list)
 
 
-def run_side(request: dict[str, Any], *, timeout: float | None = None) -> Side:
-    """Run one side in a fresh process.
+_WORKER = "memfit.frameworks.torch.worker"
+
+
+def run_side(request: dict[str, Any], *, timeout: float | None = None, worker: str = _WORKER) -> Side:
+    """Run one side in a fresh process. ``worker``: the module that runs the steps of one framework.
 
     Raises:
         VerifyError: the process died or reported an error; the message holds its reason.
@@ -57,7 +61,7 @@ def run_side(request: dict[str, Any], *, timeout: float | None = None) -> Side:
         paths = [str(Path(folder) / name) for name in ("request.json", "result.json")]
         Path(paths[0]).write_text(json.dumps(request))
         done = subprocess.run(
-            [sys.executable, "-m", "memfit.frameworks.torch.worker", *paths],
+            [sys.executable, "-m", worker, *paths],
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         if not Path(paths[1]).exists():
@@ -71,13 +75,13 @@ def run_side(request: dict[str, Any], *, timeout: float | None = None) -> Side:
     steady = result["seconds"][1:] or result["seconds"]
     return Side(
         max(result["peaks"]), statistics.median(steady), result["seconds"], result["losses"], result["digests"],
-        result["resident"], request.get("dump"),
+        result["resident"], request.get("dump"), result.get("projected", 0),
     )  # fmt: skip
 
 
 def verify(
     target: str, settings: dict[str, Any], recipe: str, *, steps: int = 3, seed: int = 0, inexact: bool = False,
-    baseline: Side | None = None,
+    baseline: Side | None = None, worker: str = _WORKER,
 ) -> Verification:  # fmt: skip
     """Run baseline and fitted for ``steps`` steps and compare everything.
 
@@ -89,10 +93,10 @@ def verify(
         dumps = [str(Path(folder) / f"{side}.npz") if inexact else None for side in ("baseline", "fitted")]
         if baseline is None:
             try:
-                baseline = run_side({**common, "mode": "baseline", "dump": dumps[0]})
+                baseline = run_side({**common, "mode": "baseline", "dump": dumps[0]}, worker=worker)
             except VerifyError as error:
                 notes.append(f"the baseline did not run here, so results could not be compared: {error.found}")
-        fitted = run_side({**common, "mode": "fitted", "recipe": recipe, "dump": dumps[1]})
+        fitted = run_side({**common, "mode": "fitted", "recipe": recipe, "dump": dumps[1]}, worker=worker)
         if baseline is None:
             return Verification(None, fitted, False, {}, float("nan"), notes)
         checks = compare(baseline, fitted)

@@ -241,8 +241,10 @@ def _parsed(node: ast.expr) -> Size:
         arguments = [_parsed(argument) for argument in node.args]
         if node.func.id.lower() in ("min", "max"):
             return _extreme(node.func.id.lower(), arguments)
-        if node.func.id in ("floor", "FloorDiv") and len(arguments) == 2:
+        if node.func.id in ("floor", "floordiv", "FloorDiv") and len(arguments) == 2:
             return arguments[0] // arguments[1]
+        if node.func.id in ("mod", "Mod") and len(arguments) == 2:
+            return arguments[0] % arguments[1]
     raise ValueError(ast.dump(node))
 
 
