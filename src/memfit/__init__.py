@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.layouts import compare_layouts
     from memfit.api.linting import lint
     from memfit.api.optimizing import optimize
-    from memfit.api.layouts import compare_layouts
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
