@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from memfit.api.fitted import fit
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
+    from memfit.api.pooling import pool
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         MemfitError,
         MissingFrameworkError,
         OutputError,
+        PoolError,
+        PoolWarning,
         ProblemError,
         SizeError,
         TargetError,
@@ -39,6 +42,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "fit": "memfit.api.fitted",
     "plan": "memfit.api.planning",
+    "pool": "memfit.api.pooling",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
     "predict": "memfit.api.prediction",
@@ -54,6 +58,8 @@ _WHERE = {
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
     "OutputError": "memfit.errors",
+    "PoolError": "memfit.errors",
+    "PoolWarning": "memfit.errors",
     "ProblemError": "memfit.errors",
     "SizeError": "memfit.errors",
     "TargetError": "memfit.errors",
@@ -74,6 +80,8 @@ __all__ = [
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
+    "PoolError",
+    "PoolWarning",
     "ProblemError",
     "SizeError",
     "Step",
@@ -83,6 +91,7 @@ __all__ = [
     "VerifyError",
     "fit",
     "plan",
+    "pool",
     "predict",
     "profile",
     "replay",

@@ -12,6 +12,7 @@
     |- TraceError               a trace, recipe or table file that is not one
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
+    |- PoolError                the CPU pool cannot be put in place, or is there already
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -33,6 +34,8 @@ __all__ = [
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
+    "PoolError",
+    "PoolWarning",
     "ProblemError",
     "SizeError",
     "TargetError",
@@ -164,6 +167,18 @@ class LeverError(MemfitError):
         why = f"it is {numerics}; allow that class first" if numerics else unknown
         super().__init__(f"cannot use lever {lever!r}: {why}")
         self.lever, self.known, self.numerics = lever, known, numerics
+
+
+class PoolError(MemfitError):
+    """The CPU pool cannot do what was asked. ``why``, ``hint``: what to try."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(f"memfit.pool: {why}" + (f"; {hint}" if hint else ""))
+        self.why, self.hint = why, hint
+
+
+class PoolWarning(UserWarning):
+    """The CPU pool does less than it could, or leaves something behind; nothing is wrong."""
 
 
 class VerifyError(MemfitError):

@@ -35,6 +35,7 @@ COMMANDS = {
     "plan": "Where every buffer lies when the future is known, with a proof of how far from optimal.",
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
+    "run": "Run a script with its arrays and CPU tensors from memfit's pool (--pool).",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 
