@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <new>
 
 namespace memfit {
@@ -84,11 +85,10 @@ bool Pool::expected(uint64_t code, int64_t& start) {
   return true;
 }
 
-// Remembers the event; where a period has just ended, the next one may follow a plan.
+// Remembers the event, unless the plan did; where a period has just ended, the next one may follow a plan.
 void Pool::note(uint64_t code, int64_t start, bool matched) {
-  if (!planning_.load(std::memory_order_relaxed)) return;
-  const bool border = repeats_.add({code, start, live_granules_});
-  if (!border || (matched && static_cast<int64_t>(plan_.entries.size()) == repeats_.period())) return;
+  if (matched || !planning_.load(std::memory_order_relaxed)) return;
+  if (!repeats_.add({code, start, live_granules_})) return;
   if (code != PoolRepeats::kStepCode && repeats_.count() < quiet_until_) return;
   try {
     adopt();
@@ -107,6 +107,7 @@ void Pool::adopt() {
     from = end;
   });
   PoolPlan plan = plan_period(events, taken);
+  quiet_until_ = repeats_.count() + 8 * repeats_.period();  // should this one be no good
   if (plan.spans.empty() || plan.end > high_) return;
   size_t got = 0;
   while (got < plan.spans.size() && layout_.take_at(plan.spans[got].first, plan.spans[got].second - plan.spans[got].first)) ++got;
@@ -114,6 +115,7 @@ void Pool::adopt() {
     for (size_t i = 0; i < got; ++i) layout_.give(plan.spans[i].first, plan.spans[i].second - plan.spans[i].first);
     return;
   }
+  quiet_until_ = 0;
   plan_ = std::move(plan);
   following_ = true;
   cursor_ = 0;
@@ -128,8 +130,10 @@ void Pool::depart() {
   ++figures_.departures;
   if (followed_ < 3) quiet_until_ = repeats_.count() + 8 * static_cast<int64_t>(plan_.entries.size());
   std::vector<std::pair<int64_t, int64_t>> alive;
+  const auto period = static_cast<int64_t>(plan_.entries.size());
   for (size_t i = 0; i < cursor_; ++i) {
     const PoolPlan::Entry& entry = plan_.entries[i];
+    repeats_.add({entry.code, entry.start, repeats_.back(period - 1).live});  // what was followed was not remembered
     if (entry.granules > 0 && entry.until >= static_cast<int64_t>(cursor_)) alive.emplace_back(entry.start, entry.start + entry.granules);
   }
   std::sort(alive.begin(), alive.end());
@@ -144,8 +148,10 @@ void Pool::depart() {
   }
 }
 
-// Once a second: pages that nobody used for long go back to the system.
+// Once a second: pages that nobody used for long go back to the system. The clock is read every 16th time.
 void Pool::sweep() {
+  if (until_clock_-- > 0) return;
+  until_clock_ = 15;
   const uint32_t now = second();
   if (now == swept_) return;
   swept_ = now;
@@ -174,7 +180,7 @@ void* Pool::large(size_t bytes, bool* clean) {
   const int64_t granules = granules_of(bytes);
   const uint64_t code = PoolRepeats::allocation(granules);
   {
-    std::lock_guard<std::mutex> guard(lock_);
+    std::lock_guard<PoolLock> guard(lock_);
     sweep();
     int64_t start = -1;
     const bool matched = expected(code, start);
@@ -212,7 +218,7 @@ void Pool::release(void* address) {
     return;
   }
   const int64_t offset = range_.offset(address), start = offset / kGranule;
-  std::lock_guard<std::mutex> guard(lock_);
+  std::lock_guard<PoolLock> guard(lock_);
   Block& block = blocks_[start];
   if (offset % kGranule != 0 || block.granules == 0) refuse(address);
   sweep();
@@ -263,7 +269,7 @@ void* Pool::resize(void* address, size_t bytes) {
     if (bytes <= before && bytes >= before / 2) return address;
   } else if (bytes > PoolSmall::kLargest && active()) {
     const int64_t start = range_.offset(address) / kGranule, wanted = granules_of(bytes);
-    std::lock_guard<std::mutex> guard(lock_);
+    std::lock_guard<PoolLock> guard(lock_);
     Block& block = blocks_[start];
     const int64_t granules = block.granules;
     if (granules == 0) refuse(address);
@@ -300,7 +306,7 @@ void* Pool::resize(void* address, size_t bytes) {
 }
 
 void Pool::mark_step() {
-  std::lock_guard<std::mutex> guard(lock_);
+  std::lock_guard<PoolLock> guard(lock_);
   int64_t place = -1;
   const bool matched = expected(PoolRepeats::kStepCode, place);
   note(PoolRepeats::kStepCode, -1, matched);
@@ -309,9 +315,10 @@ void Pool::mark_step() {
 int64_t Pool::trim() {
   PoolSmall::flush();
   malloc_trim(0);
-  std::lock_guard<std::mutex> guard(lock_);
+  std::lock_guard<PoolLock> guard(lock_);
   depart();
   repeats_.forget();
+  quiet_until_ = 0;
   int64_t given = 0;
   const int64_t top = range_.committed();
   layout_.each_hole([&](int64_t start, int64_t end) {
@@ -322,7 +329,7 @@ int64_t Pool::trim() {
 }
 
 PoolFigures Pool::figures() {
-  std::lock_guard<std::mutex> guard(lock_);
+  std::lock_guard<PoolLock> guard(lock_);
   PoolFigures out = figures_;
   out.live_blocks = out.allocations - out.frees;
   out.allocated_bytes = live_granules_ * kGranule;
@@ -341,7 +348,7 @@ PoolFigures Pool::figures() {
 }
 
 std::vector<std::pair<uintptr_t, int64_t>> Pool::living() {
-  std::lock_guard<std::mutex> guard(lock_);
+  std::lock_guard<PoolLock> guard(lock_);
   std::vector<std::pair<uintptr_t, int64_t>> out;
   for (int64_t at = 0; at < high_;) {
     const Block& block = blocks_[at];

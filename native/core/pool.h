@@ -13,10 +13,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
 #include "pool_layout.h"
+#include "pool_lock.h"
 #include "pool_plan.h"
 #include "pool_range.h"
 #include "pool_repeats.h"
@@ -88,7 +88,7 @@ class Pool {
   PoolRange range_;
   PoolLayout layout_;
   Block* blocks_ = nullptr;  // of each granule
-  std::mutex lock_;
+  PoolLock lock_;
   std::atomic<bool> active_{false}, planning_{true};
   std::atomic<int64_t> patience_{10};
   PoolRepeats repeats_;
@@ -96,7 +96,7 @@ class Pool {
   bool following_ = false;
   size_t cursor_ = 0;
   int64_t followed_ = 0, quiet_until_ = 0;
-  uint32_t births_ = 0, swept_ = 0;
+  uint32_t births_ = 0, swept_ = 0, until_clock_ = 0;
   int64_t live_granules_ = 0, high_ = 0;
   PoolFigures figures_;
 };

@@ -24,6 +24,7 @@ void PoolRepeats::forget() {
   oldest_ = count_;
   distance_ = equal_ = judged_ = period_ = known_ = known_until_ = 0;
   last_step_ = step_before_ = -1;
+  hash_valid_ = false;
 }
 
 bool PoolRepeats::add(const PoolEvent& event) {
@@ -32,20 +33,39 @@ bool PoolRepeats::add(const PoolEvent& event) {
     seen_.assign(kSlots, {0, -1});
   }
   ring_[static_cast<size_t>(count_++ & (kRoom - 1))] = event;
-  hash_ = hash_ * kFactor + mixed(event.code + 1);
-  constexpr uint64_t gone = power(kFactor, kWindow);
-  if (count_ > kWindow) hash_ -= mixed(back(kWindow).code + 1) * gone;
   const bool stepped = event.code == kStepCode && at_step();
-  Seen& slot = seen_[static_cast<size_t>(hash_ >> 40 & (kSlots - 1))];
-  const int64_t before = slot.window == hash_ && slot.at >= oldest_ + kWindow ? slot.at : -1;
-  slot = {hash_, count_};
-  if (!stepped && period_ != 0 && event.code != back(period_).code) {
+  if (stepped) {
+    hash_valid_ = false;
+    return true;
+  }
+  if (period_ != 0) {
+    if (event.code == back(period_).code) return (count_ - border_) % period_ == 0;
     known_ = period_;
     known_until_ = count_ + 4 * known_;
     period_ = distance_ = 0;
+    hash_valid_ = false;  // windows were not looked at while the period held
   }
-  if (period_ == 0 && count_ - oldest_ >= kWindow && search(before)) settle();
-  return stepped || (period_ != 0 && (count_ - border_) % period_ == 0);
+  if (count_ - oldest_ < kWindow) return false;
+  roll();
+  Seen& slot = seen_[static_cast<size_t>(hash_ >> 40 & (kSlots - 1))];
+  const int64_t before = slot.window == hash_ && slot.at >= seen_from_ ? slot.at : -1;
+  slot = {hash_, count_};
+  if (!search(before)) return false;
+  settle();
+  return (count_ - border_) % period_ == 0;
+}
+
+// The hash of the last kWindow events.
+void PoolRepeats::roll() {
+  constexpr uint64_t gone = power(kFactor, kWindow);
+  if (hash_valid_) {
+    hash_ = hash_ * kFactor + mixed(back(0).code + 1) - mixed(back(kWindow).code + 1) * gone;
+    return;
+  }
+  hash_ = 0;
+  for (int64_t ago = kWindow - 1; ago >= 0; --ago) hash_ = hash_ * kFactor + mixed(back(ago).code + 1);
+  hash_valid_ = true;
+  seen_from_ = count_;
 }
 
 // Whether the distance that stands has become a period. `before`: the count at an equal window, -1: none.

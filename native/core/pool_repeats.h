@@ -39,6 +39,7 @@ class PoolRepeats {
 
  private:
   static constexpr int kWindow = 16;
+  void roll();
   bool search(int64_t before);
   bool alike(int64_t distance) const;
   bool at_step();
@@ -56,6 +57,8 @@ class PoolRepeats {
   int64_t known_ = 0, known_until_ = 0;  // the last period, and how long it is looked for
   int64_t last_step_ = -1, step_before_ = -1;
   uint64_t hash_ = 0;
+  bool hash_valid_ = false;
+  int64_t seen_from_ = 0;  // windows before it are not known any more
 };
 
 }  // namespace memfit

@@ -115,8 +115,9 @@ void* fresh(size_t bytes) {
   return posix_memalign(&address, kAlignment, bytes) == 0 ? address : nullptr;
 }
 
-void* counted(Cache* cache, void* address) {
-  const auto usable = static_cast<int64_t>(malloc_usable_size(address));
+int64_t usable_bytes(void* address) { return static_cast<int64_t>(malloc_usable_size(address)); }
+
+void* counted(Cache* cache, void* address, int64_t usable) {
   if (cache != nullptr) {
     add(cache->allocations, 1);
     add(cache->live, usable);
@@ -133,28 +134,26 @@ void* counted(Cache* cache, void* address) {
 void* PoolSmall::allocate(size_t bytes) {
   const int number = class_above(bytes);
   Cache* cache = my_cache();
-  void* address;
   if (cache != nullptr && cache->first[number] != nullptr) {
     Link* link = cache->first[number];
     cache->first[number] = link->next;
     --cache->count[number];
-    address = link;
-    add(cache->cached, -static_cast<int64_t>(malloc_usable_size(address)));
-  } else {
-    address = fresh(class_bytes(number));
-    if (address == nullptr) return nullptr;
+    const int64_t usable = usable_bytes(link);
+    add(cache->cached, -usable);
+    return counted(cache, link, usable);
   }
-  return counted(cache, address);
+  void* address = fresh(class_bytes(number));
+  return address == nullptr ? nullptr : counted(cache, address, usable_bytes(address));
 }
 
 void* PoolSmall::allocate_plain(size_t bytes) {
   void* address = fresh(bytes);
-  return address == nullptr ? nullptr : counted(my_cache(), address);
+  return address == nullptr ? nullptr : counted(my_cache(), address, usable_bytes(address));
 }
 
 void* PoolSmall::allocate_plain_zeroed(size_t bytes) {
   void* address = std::calloc(bytes, 1);
-  return address == nullptr ? nullptr : counted(my_cache(), address);
+  return address == nullptr ? nullptr : counted(my_cache(), address, usable_bytes(address));
 }
 
 void PoolSmall::release_plain(void* address, size_t usable) {
