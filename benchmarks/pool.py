@@ -152,8 +152,12 @@ def main() -> None:
     options.add_argument("--worker", nargs=2)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--only", nargs="*", default=[*MODELS, "tensors"])
-    options.add_argument("--allocators", nargs="*", default=["glibc", "memfit", "tcmalloc", "mallopt", "jemalloc", "mimalloc"])
-    options.add_argument("--raw", type=Path, help="append the rounds to this file; with --rounds 0 only report what it holds")
+    options.add_argument(
+        "--allocators", nargs="*", default=["glibc", "memfit", "tcmalloc", "mallopt", "jemalloc", "mimalloc"]
+    )
+    options.add_argument(
+        "--raw", type=Path, help="append the rounds to this file; with --rounds 0 only report what it holds"
+    )
     asked = options.parse_args()
     if asked.worker:
         worker(*asked.worker)
@@ -207,7 +211,10 @@ def model_table(rounds: list[dict[str, Any]], allocators: list[str]) -> dict[str
 def tensor_table(rounds: list[dict[str, Any]], allocators: list[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for size in SIZES:
-        out[size] = {name: {kind: min(turn[name][size][kind] for turn in rounds) for kind in rounds[0][name][size]} for name in allocators}
+        out[size] = {
+            name: {kind: min(turn[name][size][kind] for turn in rounds) for kind in rounds[0][name][size]}
+            for name in allocators
+        }
         for name in allocators:
             row = out[size][name]
             print(

@@ -72,11 +72,19 @@ def network(draw: random.Random) -> tuple[nn.Module, Callable[[], torch.Tensor]]
         return nn.Sequential(*layers), lambda: drawn(lambda: torch.randn(batch * 8, width))
     if kind == "cnn":
         channels, size = draw.randrange(4, 24), draw.randrange(16, 64, 4)
-        layers = [nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+        layers = [
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        ]
         return nn.Sequential(*layers), lambda: drawn(lambda: torch.randn(batch, 3, size, size))
     width, length = draw.choice((64, 128, 192)), draw.randint(4, 96)
     layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
-    return nn.TransformerEncoder(layer, draw.randint(1, 3)), lambda: drawn(lambda: torch.randn(max(1, batch // 4), length, width))
+    return nn.TransformerEncoder(layer, draw.randint(1, 3)), lambda: drawn(
+        lambda: torch.randn(max(1, batch // 4), length, width)
+    )
 
 
 def train(draw: random.Random) -> None:
@@ -147,7 +155,13 @@ def fork(draw: random.Random) -> None:
 
 
 # A place for tenants that run into their limits: what takes part when memfit has it.
-KINDS: list[tuple[Callable[[random.Random], None], int]] = [(train, 40), (infer, 35), (arrays, 20), (load, 2), (fork, 3)]
+KINDS: list[tuple[Callable[[random.Random], None], int]] = [
+    (train, 40),
+    (infer, 35),
+    (arrays, 20),
+    (load, 2),
+    (fork, 3),
+]
 if hasattr(memfit, "domain"):
 
     def domain(draw: random.Random) -> None:
@@ -226,7 +240,9 @@ def main() -> int:
     holds = not failures and last.live_blocks == 0 and last.small_live < 1 << 20 and last_third <= 1.05 * first_third
     result["holds"] = holds
     path = record.write("soak", result)
-    print(f"{'holds' if holds else 'DOES NOT HOLD'}: {path.name}; {dict(counted)}; growth {result['growth']:.3f}; {last}")
+    print(
+        f"{'holds' if holds else 'DOES NOT HOLD'}: {path.name}; {dict(counted)}; growth {result['growth']:.3f}; {last}"
+    )
     for failure in failures[:5]:
         print(failure)
     return 0 if holds else 1

@@ -84,7 +84,7 @@ def test_a_measurement_over_the_pool_counts_and_one_under_it_is_refused() -> Non
             del tensor
             assert allocator_hook.live_bytes() == before
         assert _core.pool_holds(torch.ones(1 << 18).data_ptr())
-    with allocator_hook.installed(), pytest.raises(PoolError, match="another CPU allocator.*install the pool first"):
+    with allocator_hook.installed(), pytest.raises(PoolError, match=r"another CPU allocator.*install the pool first"):
         memfit.pool.install()
     assert not memfit.pool.installed
     assert not _core.pool_holds(torch.ones(1 << 18).data_ptr())
@@ -111,7 +111,10 @@ def test_torch_own_profiler_sees_its_blocks() -> None:
 
 @compiled
 def test_no_memory_is_an_error_of_torch() -> None:
-    with memfit.pool(), pytest.raises(RuntimeError, match="can't allocate memory: you tried to allocate 4503599627370496"):
+    with (
+        memfit.pool(),
+        pytest.raises(RuntimeError, match="can't allocate memory: you tried to allocate 4503599627370496"),
+    ):
         torch.empty(1 << 50)
 
 

@@ -89,7 +89,7 @@ def test_arrays_that_outlive_it_stay_valid_and_are_freed_right() -> None:
 
 
 def test_installed_twice_is_one_clear_message(pool) -> None:
-    with pytest.raises(PoolError, match="installed already.*uninstall it first"):
+    with pytest.raises(PoolError, match=r"installed already.*uninstall it first"):
         pool.install(tensors=False)
     assert pool.installed
 

@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++")
-SOURCES = [ROOT / "native/stress/pool_stress.cc", *(ROOT / "native/core").glob("pool*.cc"), ROOT / "native/core/greedy_placement.cc"]
+SOURCES = [
+    ROOT / "native/stress/pool_stress.cc",
+    *(ROOT / "native/core").glob("pool*.cc"),
+    ROOT / "native/core/greedy_placement.cc",
+]
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

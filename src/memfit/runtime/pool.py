@@ -1,4 +1,4 @@
-"""The CPU pool in this process: NumPy's arrays from it, its settings, its figures. The pool itself is C++ (``native/core/pool.h``).
+"""The CPU pool in this process: NumPy's arrays from it, its settings. The pool itself is C++ (``native/core/pool.h``).
 
 NumPy lets a program name who allocates arrays (NEP 49); it keeps that name for each thread (each *context*) apart, so
 threads that Python starts later are told too. An array keeps who made it, and is freed by it, whatever is set by then.
