@@ -1,6 +1,7 @@
 # make demo   the main job on a real model: predict, profile, compare, fit to a third, verify
 # make test   the tests
 # make check  format, lint, types, layers, tests: what a change must pass
+# make sanitize  the pool's stress test under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer
 # make bench  the tables of benchmarks/results, measured anew (BENCH=name for one part)
 #
 # Each sets up what it needs in .venv. Another Python: make demo PYTHON=python3.12. Another source of torch, such as the
@@ -14,7 +15,7 @@ STEP := examples/gpt2.py:training_step
 BENCH ?= $(patsubst benchmarks/%.py,%,$(shell grep -l '__main__' benchmarks/*.py))
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -type f -not -name '*.pyc')
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check sanitize bench clean
 
 demo: $(VENV)/memfit.done
 	@mkdir -p out
@@ -36,6 +37,16 @@ check: $(VENV)/check.done
 
 bench: $(VENV)/memfit.done
 	$(foreach part,$(BENCH),$(BIN)/python benchmarks/$(part).py &&) true
+
+STRESS := native/stress/pool_stress.cc $(wildcard native/core/pool*.cc) native/core/greedy_placement.cc
+STRESSED := build/stress-address,undefined build/stress-thread
+
+sanitize: $(STRESSED)
+	$(foreach program,$(STRESSED),./$(program) 4000 4 &&) true
+
+build/stress-%: $(STRESS) $(wildcard native/core/*.h)
+	@mkdir -p build
+	$(CXX) -std=c++17 -O1 -g -fsanitize=$* -fno-sanitize-recover=all -fno-omit-frame-pointer -Inative $(STRESS) -o $@ -lpthread
 
 clean:
 	rm -rf $(VENV) build dist out

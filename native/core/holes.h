@@ -79,6 +79,28 @@ class Holes {
     }
   }
 
+  // Take exactly [start, end); false, and nothing taken, where it is not all inside one hole.
+  bool take_range(int64_t start, int64_t end) {
+    if (chunks_.empty()) return false;
+    const size_t c = chunk_of(start);
+    const Place place{c, position(*chunks_[c], start) - 1};
+    if (place.at < 0 || this->end(place) < end) return false;
+    const int64_t hole_start = this->start(place), hole_end = this->end(place);
+    if (hole_start == start) {
+      take_front(place, end - start);
+      return true;
+    }
+    set_end(place, start);
+    if (end < hole_end) release(end, hole_end);
+    return true;
+  }
+
+  template <class Each>
+  void each(Each&& visit) const {
+    for (const auto& chunk : chunks_)
+      for (int i = 0; i < chunk->count; ++i) visit(chunk->start[i], chunk->end[i]);
+  }
+
   // Give [start, end) back.
   void release(int64_t start, int64_t end) {
     if (chunks_.empty()) {

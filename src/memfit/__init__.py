@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
+    from memfit.api.pooling import pool
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         MemfitError,
         MissingFrameworkError,
         OutputError,
+        PoolError,
+        PoolWarning,
         ProblemError,
         SegmentError,
         SizeError,
@@ -59,6 +62,7 @@ _WHERE = {
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
     "plan": "memfit.api.planning",
+    "pool": "memfit.api.pooling",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
     "predict": "memfit.api.prediction",
@@ -76,6 +80,8 @@ _WHERE = {
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
     "OutputError": "memfit.errors",
+    "PoolError": "memfit.errors",
+    "PoolWarning": "memfit.errors",
     "ProblemError": "memfit.errors",
     "SizeError": "memfit.errors",
     "TargetError": "memfit.errors",
@@ -98,6 +104,8 @@ __all__ = [
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
+    "PoolError",
+    "PoolWarning",
     "ProblemError",
     "Segment",
     "SegmentError",
@@ -118,6 +126,7 @@ __all__ = [
     "optimize",
     "paged",
     "plan",
+    "pool",
     "predict",
     "profile",
     "replay",

@@ -16,6 +16,7 @@
     |- OutputError              a file that cannot be written
     |- LeverError               a lever that does not exist or is not allowed
     |- ProgramError             a program that breaks the rules of the intermediate form
+    |- PoolError                the CPU pool cannot be put in place, or is there already
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -38,6 +39,8 @@ __all__ = [
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
+    "PoolError",
+    "PoolWarning",
     "ProblemError",
     "ProgramError",
     "SegmentError",
@@ -210,6 +213,18 @@ class ProgramError(MemfitError):
     def __init__(self, where: str, why: str) -> None:
         super().__init__(f"{where} is not well formed: {why}")
         self.where, self.why = where, why
+
+
+class PoolError(MemfitError):
+    """The CPU pool cannot do what was asked. ``why``, ``hint``: what to try."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(f"memfit.pool: {why}" + (f"; {hint}" if hint else ""))
+        self.why, self.hint = why, hint
+
+
+class PoolWarning(UserWarning):
+    """The CPU pool does less than it could, or leaves something behind; nothing is wrong."""
 
 
 class VerifyError(MemfitError):

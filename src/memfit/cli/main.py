@@ -37,7 +37,7 @@ COMMANDS = {
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "layouts": "The same memory paged, segmented, planned and cached: what each way loses.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
-    "run": "Run a model whose weights exceed the memory, from its files, within a byte budget.",
+    "run": "Run a model larger than the memory within a byte budget, or a script from the pool (--pool).",
     "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",
     "calibrate": "Measure on this machine what operations need inside.",
 }

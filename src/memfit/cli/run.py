@@ -8,6 +8,7 @@ import click
 
 from memfit.cli.answer import Answer
 from memfit.cli.options import json_option, settings_option
+from memfit.cli.pooled_script import AlsoPooled
 from memfit.cli.progress import progress_line
 from memfit.units import parse_bytes
 
@@ -16,7 +17,7 @@ def _size(context: click.Context, param: click.Parameter, value: str | None) -> 
     return None if value is None else parse_bytes(value)
 
 
-@click.command("run")
+@click.command("run", cls=AlsoPooled)
 @click.argument("model")
 @click.option("--budget", required=True, metavar="SIZE", callback=_size,
               help="Bytes for weights and everything else that lives while it runs.")  # fmt: skip
@@ -40,6 +41,8 @@ def command(
     """Run MODEL within --budget bytes, however large its weights are; the result is bit for bit that of a model in memory.
 
     MODEL is a folder with config.json and safetensors files (transformers), or file.py:function with --weights.
+
+    memfit run --pool SCRIPT [ARGUMENTS] runs a script as it is, its arrays and CPU tensors from memfit's pool.
     """
     from memfit.api.running import run
 

@@ -28,6 +28,7 @@ def script_position(arguments: Sequence[str]) -> int | None:
 def wants_json(arguments: Sequence[str]) -> bool:
     """Whether a command line (the command first) asks memfit, not a script, for --json."""
     own = arguments
-    if arguments and arguments[0] == "profile" and (position := script_position(arguments[1:])) is not None:
+    takes_script = arguments and (arguments[0] == "profile" or (arguments[0] == "run" and "--pool" in arguments))
+    if takes_script and (position := script_position(arguments[1:])) is not None:
         own = arguments[: position + 1]
     return "--json" in own

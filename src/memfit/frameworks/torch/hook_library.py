@@ -30,7 +30,7 @@ _TIMEOUT = 600
 
 
 class HookError(MemfitError):
-    """The allocator hook cannot be built or loaded. ``why``, ``detail``: the end of the compiler's output."""
+    """An allocator library cannot be built or loaded. ``why``, ``detail``: the end of the compiler's output."""
 
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(
@@ -39,6 +39,10 @@ class HookError(MemfitError):
             + "\ninstall a C++20 compiler (or name one in CXX); without it memory events come from torch's own profiler"
         )
         self.why, self.detail = why, detail
+
+
+class NoCompilerError(HookError):
+    """There is no C++ compiler."""
 
 
 def cache_directory() -> Path:
@@ -62,24 +66,24 @@ def find_compiler() -> list[str]:
     """The command of the C++ compiler.
 
     Raises:
-        HookError: there is none.
+        NoCompilerError: there is none.
     """
     named = os.environ.get("CXX")
     if named:
         command = shlex.split(named)
         if not command or shutil.which(command[0]) is None:
-            raise HookError(f"the compiler named in CXX ({named}) is not there")
+            raise NoCompilerError(f"the compiler named in CXX ({named}) is not there")
         return command
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name) is not None:
             return [name]
-    raise HookError("there is no C++ compiler (looked for c++, g++ and clang++)")
+    raise NoCompilerError("there is no C++ compiler (looked for c++, g++ and clang++)")
 
 
-def library_path(extra: tuple[str, ...] = (), part: str = "") -> Path:
+def library_path(extra: tuple[str, ...] = (), part: str = "", folder: Path | None = None) -> Path:
     """The file that holds the hook, or a ``part`` of its own, for this torch, this Python and these sources."""
     digest = hashlib.sha256(part.encode())
-    for source in sorted({*_SOURCES.glob("*.h"), *(_SOURCES / part).glob("*.cc")}):
+    for source in sorted({*_SOURCES.glob("*.h"), *(folder or _SOURCES / part).glob("*.cc"), *(folder or _SOURCES).glob("*.h")}):
         digest.update(source.name.encode() + source.read_bytes())
     parts = (
         torch.__version__,
@@ -94,15 +98,15 @@ def library_path(extra: tuple[str, ...] = (), part: str = "") -> Path:
     return cache_directory() / f"{name}-torch{torch.__version__.partition('+')[0]}-{digest.hexdigest()[:16]}.so"
 
 
-def build(extra: tuple[str, ...] = (), part: str = "") -> Path:
+def build(extra: tuple[str, ...] = (), part: str = "", folder: Path | None = None) -> Path:
     """Compile the hook unless it is there already; ``extra``: further compiler flags. About 9 s of CPU the first time.
 
-    ``part``: a folder of sources that is a library of its own.
+    ``part``: a folder of sources that is a library of its own; ``folder``: where they lie, if not there.
 
     Raises:
         HookError: no compiler, or it fails.
     """
-    path = library_path(extra, part)
+    path = library_path(extra, part, folder)
     if path.exists():
         return path
     root = Path(torch.__file__).parent
@@ -113,7 +117,7 @@ def build(extra: tuple[str, ...] = (), part: str = "") -> Path:
         *find_compiler(), "-O2", "-std=c++20", "-fPIC", "-shared",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
         f"-I{root / 'include'}", f"-I{python}", *extra,
-        *(str(source) for source in sorted((_SOURCES / part).glob("*.cc"))),
+        *(str(source) for source in sorted((folder or _SOURCES / part).glob("*.cc"))),
         "-o", partial, f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu",
         *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []),
     ]  # fmt: skip
@@ -152,6 +156,21 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     if library.memfit_has_python():
         library.memfit_step_calls.restype = ctypes.py_object
     return library
+
+
+def load_library(name: str, sources: Path, *, python: bool) -> ctypes.CDLL:
+    """The library ``name`` of the C++ under ``sources``, built if need be, loaded for good; ``python``: called with the
+    interpreter lock held.
+
+    Raises:
+        HookError: it cannot be built or loaded.
+    """
+    path = build((), name, sources)
+    try:
+        return ctypes.PyDLL(str(path)) if python else ctypes.CDLL(str(path))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise HookError(f"the built library does not load ({error})") from error
 
 
 @cache
