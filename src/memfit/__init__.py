@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit.api.fitted import fit
+    from memfit.api.leaks import leaks
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.prediction import predict
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
     from memfit.api.running import paged, run
+    from memfit.api.watching import watch
     from memfit.errors import (
         BudgetError,
         CapacityError,
         CaptureError,
         DeviceError,
+        LeakError,
         LeverError,
         MemfitError,
         MissingFrameworkError,
         OutputError,
         ProblemError,
+        ServiceError,
         SizeError,
         TargetError,
         TraceError,
@@ -40,6 +44,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "memfit.api.fitted",
+    "leaks": "memfit.api.leaks",
+    "watch": "memfit.api.watching",
     "plan": "memfit.api.planning",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
@@ -54,11 +60,13 @@ _WHERE = {
     "CapacityError": "memfit.errors",
     "CaptureError": "memfit.errors",
     "DeviceError": "memfit.errors",
+    "LeakError": "memfit.errors",
     "LeverError": "memfit.errors",
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
     "OutputError": "memfit.errors",
     "ProblemError": "memfit.errors",
+    "ServiceError": "memfit.errors",
     "SizeError": "memfit.errors",
     "TargetError": "memfit.errors",
     "TraceError": "memfit.errors",
@@ -75,11 +83,13 @@ __all__ = [
     "CaptureError",
     "DeviceError",
     "KVCache",
+    "LeakError",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
     "OutputError",
     "ProblemError",
+    "ServiceError",
     "SizeError",
     "Step",
     "TargetError",
@@ -88,6 +98,7 @@ __all__ = [
     "VerifyError",
     "WeightFileError",
     "fit",
+    "leaks",
     "paged",
     "plan",
     "predict",
@@ -95,6 +106,7 @@ __all__ = [
     "replay",
     "run",
     "simulate_paging",
+    "watch",
 ]
 
 

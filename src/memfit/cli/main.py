@@ -36,6 +36,7 @@ COMMANDS = {
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
     "run": "Run a model whose weights exceed the memory, from its files, within a byte budget.",
+    "leaks": "Does memory grow from step to step: what, who holds it, which line made it, and the fix.",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 
