@@ -10,17 +10,17 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from memfit import _core
 from memfit.ir.leak import Finding, LeakReport
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.held_bytes import held_by, newest
-from memfit.observe.leak_census import census_slowly, grown, joined, take
+from memfit.observe.leak_census import grown, joined, take
 from memfit.observe.leak_curve import slope_of
 from memfit.observe.leak_loops import END, TURN, marked_code
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.probes import ArrayProbe, Probes
 from memfit.observe.retention import Retention
+from memfit.runtime.living import columns, columns_slowly, living
 
 PROBES = Probes([ArrayProbe()])
 
@@ -108,8 +108,15 @@ class TestCensus:
             OrderedDict(a=1),
             5,
         ]
-        for fast, slow in zip(_core.census(things, deque), census_slowly(things, deque), strict=True):
+        for fast, slow in zip(columns(things), columns_slowly(things), strict=True):
             assert fast.tolist() == slow.tolist()
+
+    def test_living_objects_are_all_but_tuples(self):
+        kept, pair = [1], (2, [3])
+        found = {id(thing) for thing in living()}
+        assert id(kept) in found
+        assert id(pair[1]) in found
+        assert id(pair) not in found
 
     def test_what_grew_between_two_looks(self):
         kept, still = [1], [1, 2]

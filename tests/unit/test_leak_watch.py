@@ -76,11 +76,14 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
 service = memfit.watch.serve(seconds=0.05)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 print(server.server_port, flush=True)
-for _ in range(int(sys.argv[2])):
+asked = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), asked.set()), daemon=True).start()
+for number in range(3000):  # served until the one who asks has gone
     urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=20).read()
-    threading.Event().wait(0.01)
-print("served", flush=True)
-sys.stdin.read()
+    if number == int(sys.argv[2]):
+        print("served", flush=True)
+    if asked.wait(0.01):
+        break
 service.stop()
 """
 

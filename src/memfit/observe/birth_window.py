@@ -13,17 +13,17 @@ import ctypes
 import sys
 import time
 import tracemalloc
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from memfit import _core
 from memfit.machine.own_code import is_users_file, place
 from memfit.observe.held_bytes import newest
 from memfit.observe.leak_census import Longs
+from memfit.runtime.living import columns, living
 
 LONGEST = 6.0
 _FRAMES = 12
@@ -134,7 +134,7 @@ class BirthWindow:
         """Begin; False where ``tracemalloc`` is in use already."""
         if tracemalloc.is_tracing():
             return False
-        self._before = np.sort(_core.census(_core.living(), deque)[0])
+        self._before = np.sort(columns(living())[0])
         tracemalloc.start(_FRAMES)
         self.started = time.perf_counter()
         self.open = True
@@ -156,8 +156,8 @@ class BirthWindow:
         self._before = np.zeros(0, np.int64)
 
     def _ask_kinds(self) -> None:
-        objects = _core.living()
-        address, kind, _ = _core.census(objects, deque)
+        objects = living()
+        address, kind, _ = columns(objects)
         place_before = np.minimum(np.searchsorted(self._before, address), max(0, len(self._before) - 1))
         fresh = self._before[place_before] != address if len(self._before) else np.ones(len(address), bool)
         chosen = np.flatnonzero(fresh & np.isin(kind, np.fromiter(self._kinds, np.int64, len(self._kinds))))

@@ -22,27 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memfit import _core
+from memfit.runtime.living import columns, living
 
 Longs = npt.NDArray[np.int64]
 CACHE_TYPE = type(functools.lru_cache(lambda: None))
-
-
-def census_slowly(objects: list[Any], deque_type: type[deque[Any]]) -> tuple[Longs, Longs, Longs]:
-    """The twin of ``_core.census``."""
-
-    def length(thing: Any) -> int:
-        if isinstance(thing, (list, dict, set, frozenset)):
-            kind: Any = next(kind for kind in (list, dict, set, frozenset) if isinstance(thing, kind))
-            return int(kind.__len__(thing))  # not the length that a class derived from it may claim
-        return len(thing) if isinstance(thing, deque) and type(thing) is deque_type else -1
-
-    count = len(objects)
-    return (
-        np.fromiter(map(id, objects), np.int64, count),
-        np.fromiter((id(type(thing)) for thing in objects), np.int64, count),
-        np.fromiter(map(length, objects), np.int64, count),
-    )
 
 
 @dataclass(frozen=True)
@@ -91,8 +74,8 @@ class Counted:
 
 def take(counts: dict[str, int], named: dict[str, int], held: int) -> tuple[Look, list[Any]]:
     """Look now; returns the look and the list of all objects but tuples, to be dropped soon."""
-    objects = _core.living()
-    address, kind, length = _core.census(objects, deque)
+    objects = living()
+    address, kind, length = columns(objects)
     caches: dict[int, tuple[int, int]] = {}
     for place in np.flatnonzero(kind == id(CACHE_TYPE)).tolist():
         with contextlib.suppress(Exception):

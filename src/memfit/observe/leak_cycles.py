@@ -13,11 +13,11 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
-from memfit import _core
 from memfit.machine.own_code import is_users_file
 from memfit.observe.chain_words import labels
 from memfit.observe.leak_meter import Meter
 from memfit.observe.retention import Chain
+from memfit.runtime.living import living
 
 PATIENCE_BYTES = 64 << 20
 """Garbage that may pile up before it counts as a leak although the collector will come."""
@@ -65,7 +65,7 @@ def patience(bytes_per_step: float, objects_per_step: float) -> float:
         return float("inf")
     if objects_per_step <= 0:
         return 0.0
-    everything = len(_core.living())
+    everything = len(living())
     steps = max(everything / 4, thresholds[0] * max(1, thresholds[1]) * max(1, thresholds[2])) / objects_per_step
     return bytes_per_step * steps
 

@@ -15,7 +15,6 @@ from memfit.observe.chain_words import holder_words, labels
 from memfit.observe.held_bytes import Held, newest
 from memfit.observe.leak_census import CACHE_TYPE
 from memfit.observe.leak_curve import Slope
-from memfit.observe.named_values import value_of_name
 from memfit.observe.retention import Chain, running_frames
 
 
@@ -80,11 +79,6 @@ def interval(points: Sequence[Point], nbytes: float) -> tuple[int, int]:
         return (0, 0)
     low, high = np.percentile(rates, (10, 90))
     return round(float(low) * nbytes), round(float(high) * nbytes)
-
-
-def named_values(names: set[str]) -> list[tuple[str, Any]]:
-    """The values that the names have now."""
-    return [(name, value) for name in names for value in [value_of_name(name)] if value is not None]
 
 
 def settled(findings: list[Finding], slope: Slope) -> list[Finding]:

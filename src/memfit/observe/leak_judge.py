@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.ma
 
-from memfit import _core
 from memfit.ir.leak import Finding
 from memfit.observe import leak_cycles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
@@ -35,7 +34,6 @@ from memfit.observe.leak_details import (
     container_name,
     element_name,
     interval,
-    named_values,
     owner_of,
     settled,
     slot_bytes,
@@ -43,10 +41,12 @@ from memfit.observe.leak_details import (
     what,
 )
 from memfit.observe.leak_kinds import Clue, kind_and_fix
-from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, levels_off, summed
+from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
+from memfit.observe.named_values import named_values
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
 from memfit.observe.watcher import Source, Watcher
+from memfit.runtime.living import living
 
 FLOOR = 512
 """Bytes a step below which growth is not worth a word."""
@@ -94,7 +94,7 @@ class _Judge:
         self.garbage: leak_cycles.Garbage | None = None
         if final and self.slope.growing:  # before the walks, whose own objects would be among it
             self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts)
-        self.objects: list[Any] = _core.living()
+        self.objects: list[Any] = living()
         self.places = np.fromiter(map(id, self.objects), np.int64, len(self.objects))
 
     def steps(self, look: Look) -> int:
@@ -104,6 +104,7 @@ class _Judge:
 
     def containers(self) -> None:
         suspects = growing_containers(self.looks, self.objects, self.places, self.steps)
+        suspects += growing_tables(self.looks, self.steps)
         caches = growing_caches(self.looks, self.objects, self.steps)
         for suspect in (*suspects, *caches):
             known = self.watcher.tracked.get(id(suspect.thing))
@@ -347,12 +348,9 @@ class _Judge:
                 fix = f"{name.partition(' in ')[0]} gets longer at every step: keep a running result, or write the parts out"
             self.found.append(Finding(
                 kind, what, name, "", round(nbytes), rate if not (text or framework) else held.objects / max(1, self.last_step),
-                fix, self._line_of_name(name), (name,), (round(nbytes), round(nbytes)),
+                fix, "", (name,), (round(nbytes), round(nbytes)),
                 tuple((a, b) for a, b in points),
             ))  # fmt: skip
-
-    def _line_of_name(self, name: str) -> str:
-        return ""
 
 
 def process_slope(source: Source) -> Slope:

@@ -7,6 +7,7 @@ over the later half at least a third as steep as over the whole. Suspects found 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from memfit.observe.leak_census import CACHE_TYPE, Look, grown
+from memfit.observe.named_values import named_values
 
 LEAST_RATE = 0.02
 """Elements per step below which one container says nothing."""
@@ -88,6 +90,20 @@ def growing_caches(looks: Sequence[Look], objects: list[Any], steps: Steps) -> l
             points = [(steps(look), look.caches[id(thing)][0]) for look in looks if id(thing) in look.caches]
             if len(points) >= 2 and points[-1][1] > points[0][1]:
                 found.append(Suspect(thing, points, _late_rate(points)))
+    return found
+
+
+def growing_tables(looks: Sequence[Look], steps: Steps) -> list[Suspect]:
+    """Containers with a name that the collector does not track, as a dict of numbers and bytes: found by name only."""
+    rising = {}
+    for name in looks[-1].named:
+        points = [(steps(look), look.named[name]) for look in looks if name in look.named]
+        if len(points) >= 2 and points[-1][1] > points[0][1]:
+            rising[name] = points
+    found = []
+    for name, value in named_values(set(rising)):
+        if isinstance(value, (dict, set)) and not gc.is_tracked(value):
+            found.append(Suspect(value, rising[name], _late_rate(rising[name])))
     return found
 
 

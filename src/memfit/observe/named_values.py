@@ -29,3 +29,8 @@ def value_of_name(name: str) -> Any:
             continue
         return value
     return None
+
+
+def named_values(names: set[str]) -> list[tuple[str, Any]]:
+    """The values that the names have now."""
+    return [(name, value) for name in names for value in [value_of_name(name)] if value is not None]

@@ -29,7 +29,7 @@ from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
 from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_meter import Meter, worker_bytes
-from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers
+from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.probes import Probes
 from memfit.observe.retention import program_roots
 
@@ -235,6 +235,7 @@ class Watcher:
 
         span = max(1, steps(self.looks[-1]) - steps(self.looks[-2]))
         suspects = [s for s in growing_containers(self.looks[-2:], objects, places, steps) if s.rate >= LEAST_RATE]
+        suspects += growing_tables(self.looks[-2:], steps)
         suspects += growing_caches(self.looks[-2:], objects, steps)
         for suspect in suspects[:200]:
             self.tracked[id(suspect.thing)] = (suspect.thing, list(suspect.points))

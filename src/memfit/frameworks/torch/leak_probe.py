@@ -8,7 +8,6 @@ program has imported torch.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memfit import _core
 from memfit.frameworks.torch import primitive_cache
 from memfit.ir.leak import Stuck
 from memfit.machine.own_code import place
+from memfit.runtime.living import columns, living
 
 Longs = npt.NDArray[np.int64]
 TENSOR_BYTES = 450
@@ -215,8 +214,8 @@ def _leads_to(start: Any, node: Any) -> bool:
 
 def _of_kind(base: Any) -> list[Any]:
     """All living objects of a type or of what derives from it. Cost: 5 ms per 100,000 objects."""
-    objects = _core.living()
-    _, kind, _ = _core.census(objects, deque)
+    objects = living()
+    _, kind, _ = columns(objects)
     numbers, first = np.unique(kind, return_index=True)
     wanted = [n for n, at in zip(numbers.tolist(), first.tolist(), strict=True) if issubclass(type(objects[at]), base)]
     return [objects[index] for index in np.flatnonzero(np.isin(kind, wanted)).tolist()]
