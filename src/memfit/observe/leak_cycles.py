@@ -9,6 +9,7 @@ is collected once the objects that survived since outnumber a quarter of all.
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from memfit.observe.leak_meter import Meter
 from memfit.observe.retention import Chain
 from memfit.runtime.living import living
 
+_PLAIN = (dict, list, tuple, set, *weakref.ProxyTypes)
 PATIENCE_BYTES = 64 << 20
 """Garbage that may pile up before it counts as a leak although the collector will come."""
 
@@ -74,7 +76,7 @@ def _cycle_in(garbage: list[Any]) -> tuple[str, str]:
     """One cycle as ``Node.children[0].parent``, through an object of the user's own classes where there is one."""
     inside = {id(thing): thing for thing in garbage}
     own = [thing for thing in garbage if _is_users(type(thing))]
-    others = [t for t in garbage if not isinstance(t, (dict, list, tuple, set)) and hasattr(type(t), "__dict__")]
+    others = [t for t in garbage if not issubclass(type(t), _PLAIN)]
     for start in [*own[:8], *others[:8], *garbage[:8]]:
         way = _round_trip(start, inside)
         if way is not None:
