@@ -109,6 +109,7 @@ NB_MODULE(_core, m) {
   bind_large_placement(m);
   bind_caching(m);
   bind_policies(m);
+  bind_census(m);
   bind_order(m);
   bind_replacement(m);
   bind_kv_cache(m);

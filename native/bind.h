@@ -29,6 +29,7 @@ void bind_greedy(nb::module_& m);
 void bind_large_placement(nb::module_& m);
 void bind_caching(nb::module_& m);
 void bind_policies(nb::module_& m);
+void bind_census(nb::module_& m);
 void bind_order(nb::module_& m);
 void bind_replacement(nb::module_& m);
 void bind_kv_cache(nb::module_& m);

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from memfit.api.layouts import compare_layouts
     from memfit.api.linting import lint
     from memfit.api.optimizing import optimize
+    from memfit.api.leaks import leaks
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.pooling import pool
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from memfit.api.replaying import replay
     from memfit.api.running import paged, run
     from memfit.api.tenants import domain, domains
+    from memfit.api.watching import watch
     from memfit.errors import (
         BudgetError,
         CapacityError,
         CaptureError,
         DeviceError,
         DomainBudgetError,
+        LeakError,
         LeverError,
         MemfitError,
         MissingFrameworkError,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         PoolWarning,
         ProblemError,
         SegmentError,
+        ServiceError,
         SizeError,
         TargetError,
         TraceError,
@@ -61,6 +65,8 @@ _WHERE = {
     "fit": "memfit.api.fitted",
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
+    "leaks": "memfit.api.leaks",
+    "watch": "memfit.api.watching",
     "plan": "memfit.api.planning",
     "pool": "memfit.api.pooling",
     "replay": "memfit.api.replaying",
@@ -76,6 +82,7 @@ _WHERE = {
     "CapacityError": "memfit.errors",
     "CaptureError": "memfit.errors",
     "DeviceError": "memfit.errors",
+    "LeakError": "memfit.errors",
     "LeverError": "memfit.errors",
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
@@ -83,6 +90,7 @@ _WHERE = {
     "PoolError": "memfit.errors",
     "PoolWarning": "memfit.errors",
     "ProblemError": "memfit.errors",
+    "ServiceError": "memfit.errors",
     "SizeError": "memfit.errors",
     "TargetError": "memfit.errors",
     "TraceError": "memfit.errors",
@@ -100,6 +108,7 @@ __all__ = [
     "DeviceError",
     "DomainBudgetError",
     "KVCache",
+    "LeakError",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
@@ -109,6 +118,7 @@ __all__ = [
     "ProblemError",
     "Segment",
     "SegmentError",
+    "ServiceError",
     "SizeError",
     "Step",
     "TargetError",
@@ -124,6 +134,7 @@ __all__ = [
     "fit",
     "lint",
     "optimize",
+    "leaks",
     "paged",
     "plan",
     "pool",
@@ -132,6 +143,7 @@ __all__ = [
     "replay",
     "run",
     "simulate_paging",
+    "watch",
 ]
 
 

@@ -17,6 +17,8 @@
     |- LeverError               a lever that does not exist or is not allowed
     |- ProgramError             a program that breaks the rules of the intermediate form
     |- PoolError                the CPU pool cannot be put in place, or is there already
+    |- LeakError                a watched loop that leaks (a report with findings)
+    |- ServiceError             a process that cannot be asked, or cannot watch itself
     `- VerifyError              the fitted program did not do what was promised
 
 ``memfit.cli.main`` maps class to exit code, in one place.
@@ -26,8 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from memfit.units import SizeError, format_bytes
+
+if TYPE_CHECKING:
+    from memfit.ir.leak import LeakReport
 
 __all__ = [
     "BudgetError",
@@ -35,6 +41,7 @@ __all__ = [
     "CaptureError",
     "DeviceError",
     "DomainBudgetError",
+    "LeakError",
     "LeverError",
     "MemfitError",
     "MissingFrameworkError",
@@ -44,6 +51,7 @@ __all__ = [
     "ProblemError",
     "ProgramError",
     "SegmentError",
+    "ServiceError",
     "SizeError",
     "TargetError",
     "TraceError",
@@ -233,3 +241,23 @@ class VerifyError(MemfitError):
     def __init__(self, what: str, expected: object, found: object) -> None:
         super().__init__(f"verification failed: {what}: expected {expected}, found {found}")
         self.what, self.expected, self.found = what, expected, found
+
+
+class LeakError(MemfitError):
+    """A watched loop leaks. ``report``: the whole verdict."""
+
+    def __init__(self, report: LeakReport) -> None:
+        first = report.findings[0] if report.findings else None
+        what = (
+            f"{first.holder} keeps {first.bytes_per_step} bytes more at every step; {first.fix}" if first else "unknown"
+        )
+        super().__init__(f"memory leaks over {report.steps} steps: {what}")
+        self.report = report
+
+
+class ServiceError(MemfitError):
+    """A process that cannot be asked for its leaks. ``pid``, ``why``, ``hint``."""
+
+    def __init__(self, pid: int, why: str, hint: str = "") -> None:
+        super().__init__(f"process {pid}: {why}" + (f"; {hint}" if hint else ""))
+        self.pid, self.why, self.hint = pid, why, hint

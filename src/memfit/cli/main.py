@@ -39,6 +39,7 @@ COMMANDS = {
     "paging": "Which replacement policy misses least when only some pages fit in memory.",
     "run": "Run a model larger than the memory within a byte budget, or a script from the pool (--pool).",
     "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",
+    "leaks": "Does memory grow from step to step: what, who holds it, which line made it, and the fix.",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 

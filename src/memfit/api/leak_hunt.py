@@ -1,0 +1,85 @@
+"""One hunt for leaks in this process: a watcher, the judgements it came to, and the report of both."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+
+from memfit.api.leak_probes import probes_now
+from memfit.ir.leak import LeakReport
+from memfit.observe.leak_judge import Judgement, judge, process_slope
+from memfit.observe.watcher import Watcher
+
+LEAST_JUDGED = 13
+"""Steps before a judgement is tried."""
+_POINTS = 400
+
+
+class Hunt:
+    """Watches from now on. ``target``: what to call the program; ``closely``: also trace a few steps."""
+
+    def __init__(self, target: str, *, closely: bool = True, share: float = 0.02) -> None:
+        self.target = target
+        self.watcher = Watcher(probes_now, closely=closely, share=share)
+        self.judgement: Judgement | None = None
+        self.notes: list[str] = []
+        self.ended = ""
+        self.began = time.perf_counter()
+        self.judging = 0.0
+        self.after: Callable[[], None] = lambda: None
+        self.pid = os.getpid()
+
+    def judge(self, *, final: bool = True) -> None:
+        """Come to a judgement now; a fault of the judgement itself becomes a note."""
+        began = time.perf_counter()
+        self.watcher.active = False
+        try:
+            own = (self.watcher, self, self.watcher.tracked, vars(self.watcher), vars(self), self.watcher.sources)
+            found = judge(self.watcher, skip=[id(thing) for thing in own], final=final)
+            if self.judgement is None or found.leaking is not None:
+                self.judgement = found
+        except Exception as error:
+            self.notes.append(f"one judgement failed ({type(error).__name__}: {error}); please report it")
+            if os.environ.get("MEMFIT_DEBUG"):
+                traceback.print_exc()
+        finally:
+            self.watcher.active = not self.watcher.faults
+            self.judging += time.perf_counter() - began
+        self.after()
+
+    def judge_if_new(self) -> None:
+        """Judge unless the last judgement saw nearly all of the steps."""
+        leader = self.watcher.leader()
+        if leader is not None and (self.judgement is None or leader.count >= 1.25 * self.watcher.judged_at):
+            self.judge()
+
+    def report(self) -> LeakReport:
+        """The account as it stands."""
+        source = self.watcher.leader()
+        found = self.judgement
+        curves: dict[str, list[tuple[int, int]]] = {}
+        slope, steps, name = None, 0, ""
+        if source is not None:
+            slope, steps, name = process_slope(source), source.count, source.name
+            samples = source.samples
+            thin = max(1, len(samples.step) // _POINTS)
+            for label, column in (("heap", samples.heap), ("python", samples.python), ("resident", samples.resident)):
+                if any(column):
+                    curves[label] = list(zip(samples.step[::thin], column[::thin], strict=True))
+            workers = [points for points in self.watcher.workers.values() if len(points) > 2]
+            if workers:
+                curves["workers"] = max(workers, key=len)[:_POINTS]
+        leaking = found.leaking if found is not None else None
+        notes = (*self.notes, *self.watcher.faults, *(found.notes if found is not None else ()))
+        if found is None and not any("not enough" in note for note in notes):
+            notes = (*notes, f"not enough steps: {steps} were seen, at least {LEAST_JUDGED} are needed")
+        known = slope is not None and slope.growing is not None
+        return LeakReport(
+            self.target, leaking, tuple(found.findings) if found else (), steps, name,
+            round(slope.slope) if slope is not None and known else 0,
+            (round(slope.low), round(slope.high)) if slope is not None and known else (0, 0),
+            time.perf_counter() - self.began - self.judging, self.watcher.own_seconds, self.judging,
+            tuple(found.quiet) if found else (), curves, notes, self.ended,
+        )  # fmt: skip

@@ -1,0 +1,96 @@
+"""Is a growing container on its way to a bound that its own code sets? Such a cache is no leak, only not yet full.
+
+Told from the code, without running it: a container is bounded when it says so itself (``deque(maxlen=)``,
+``lru_cache(maxsize=)``), or when the code that can reach it by name both takes entries out of it (``pop``, ``popitem``,
+``popleft``, ``del``) and compares a size with something. A bound that the container has passed is none. The code looked
+at: methods of the object that holds it, and of that object's class and bases; functions of the module that owns it.
+Cost: a walk over the code objects of one class or module.
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+from collections import deque
+from collections.abc import Iterator
+from functools import lru_cache
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from memfit.observe.leak_census import CACHE_TYPE
+
+_TAKERS = frozenset({"pop", "popitem", "popleft", "clear", "evict", "_evict"})
+_LIMITS = re.compile(r"max|cap|limit|budget|bound|size|keep|window|length|count|len", re.IGNORECASE)
+
+
+def own_bound(container: Any) -> int | None:
+    """The bound that a container states itself, in entries."""
+    if isinstance(container, deque):
+        return container.maxlen
+    if isinstance(container, CACHE_TYPE):
+        bound = container.cache_info().maxsize
+        return None if bound is None else int(bound)
+    return None
+
+
+def code_bounds(name: str, owner: Any, container: Any) -> str:
+    """Why the container called ``name`` on ``owner`` (an object or a module) is bounded; empty where it is not."""
+    codes = list(_codes_of(owner))
+    if not isinstance(container, dict) or type(container) is dict:
+        codes = [code for code in codes if name in _names(code)]
+    elif type(container).__module__ not in ("collections", "builtins"):
+        codes += list(_codes_of(container))
+    if isinstance(container, dict) and type(container) is not dict:
+        codes = [code for code in codes if name in _names(code) or code in set(_codes_of(container))]
+    for code in codes:
+        if _evicts(code):
+            return f"{code.co_qualname}() takes entries out of it once a bound is reached"
+    return ""
+
+
+def _codes_of(owner: Any) -> Iterator[CodeType]:
+    tables: list[dict[str, Any]] = []
+    module = ""
+    if isinstance(owner, FunctionType):
+        owner = owner.__code__
+    if isinstance(owner, CodeType):
+        yield owner
+        for part in owner.co_consts:
+            if isinstance(part, CodeType):
+                yield from _codes_of(part)
+        return
+    if isinstance(owner, ModuleType):
+        tables, module = [vars(owner)], owner.__name__
+        tables += [
+            dict(vars(kind)) for kind in vars(owner).values() if isinstance(kind, type) and kind.__module__ == module
+        ]
+    else:
+        kind = owner if isinstance(owner, type) else type(owner)
+        tables = [dict(vars(base)) for base in kind.__mro__ if base.__module__ not in ("builtins", "collections")]
+    for table in tables:
+        for value in list(table.values()):
+            function = getattr(value, "__func__", value)
+            function = getattr(function, "fget", None) or getattr(function, "__wrapped__", None) or function
+            if isinstance(function, FunctionType) and (not module or function.__module__ == module):
+                yield function.__code__
+            elif isinstance(value, FunctionType) and (not module or value.__module__ == module):
+                yield value.__code__
+
+
+@lru_cache(2048)
+def _names(code: CodeType) -> frozenset[str]:
+    inner = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
+    return frozenset({*code.co_names, *code.co_varnames, *code.co_freevars}).union(*inner)
+
+
+@lru_cache(2048)
+def _evicts(code: CodeType) -> bool:
+    """Whether code takes something out under a condition on a size."""
+    takes = compares = False
+    for step in dis.get_instructions(code):
+        if (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _TAKERS) or step.opname == "DELETE_SUBSCR":
+            takes = True
+        elif step.opname == "COMPARE_OP" and step.argval in (">", ">=", "<", "<="):
+            compares = True
+    names = _names(code)
+    return takes and compares and ("len" in names or any(_LIMITS.search(name) for name in names))

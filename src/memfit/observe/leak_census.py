@@ -1,0 +1,176 @@
+"""What lives in Python now, as three columns: each object the collector knows, its type, its length if it is a container.
+
+Two looks at the same process, held side by side, tell which containers became longer, of which types there are more,
+and which objects are new; no reference to a user's object is kept between them, only its address. Containers are lists,
+dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size. Cost of a look:
+about 10 ms per 100,000 objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memfit.runtime.living import columns, living
+
+Longs = npt.NDArray[np.int64]
+CACHE_TYPE = type(functools.lru_cache(lambda: None))
+
+
+@dataclass(frozen=True)
+class Look:
+    """One census. ``counts``: of every step source then; ``address`` is sorted, ``kind`` and ``length`` beside it.
+
+    ``caches``: address of an ``lru_cache`` -> (entries, bound or -1); ``named``: path of a name in the program -> size
+    (see ``named_sizes``); ``held``: bytes held by the process at the time.
+    """
+
+    when: float
+    counts: dict[str, int]
+    address: Longs
+    kind: Longs
+    length: Longs
+    caches: dict[int, tuple[int, int]]
+    named: dict[str, int]
+    held: int = 0
+    types: Counted = field(default_factory=lambda: Counted({}))
+
+    def thinned(self) -> Look:
+        """The same with its containers only."""
+        keep = self.length >= 0
+        return replace(self, address=self.address[keep], kind=self.kind[keep], length=self.length[keep])
+
+    def lengths_at(self, addresses: Longs) -> Longs:
+        """Length of each container by address, -1 where it was not there."""
+        place = np.searchsorted(self.address, addresses)
+        place[place == len(self.address)] = 0
+        return np.where(self.address[place] == addresses, self.length[place], -1)
+
+    def has(self, addresses: Longs) -> npt.NDArray[np.bool_]:
+        """Which addresses held an object then."""
+        place = np.searchsorted(self.address, addresses)
+        place[place == len(self.address)] = 0
+        found: npt.NDArray[np.bool_] = self.address[place] == addresses
+        return found
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Number of objects by type address."""
+
+    by_type: dict[int, int]
+
+
+def take(counts: dict[str, int], named: dict[str, int], held: int) -> tuple[Look, list[Any]]:
+    """Look now; returns the look and the list of all objects but tuples, to be dropped soon."""
+    objects = living()
+    address, kind, length = columns(objects)
+    caches: dict[int, tuple[int, int]] = {}
+    for place in np.flatnonzero(kind == id(CACHE_TYPE)).tolist():
+        with contextlib.suppress(Exception):
+            info = objects[place].cache_info()
+            caches[int(address[place])] = (info.currsize, -1 if info.maxsize is None else info.maxsize)
+    order = np.argsort(address)
+    types, numbers = np.unique(kind, return_counts=True)
+    look = Look(
+        time.perf_counter(), dict(counts), address[order], kind[order], length[order], caches, named, held,
+        Counted(dict(zip(types.tolist(), numbers.tolist(), strict=True))),
+    )  # fmt: skip
+    return look, objects
+
+
+def grown(first: Look, last: Look) -> dict[int, int]:
+    """Containers (by address) that became longer from ``first`` to ``last``, and by how many."""
+    containers = last.length >= 0
+    address, length = last.address[containers], last.length[containers]
+    before = first.lengths_at(address)
+    same = first.has(address) & (before >= 0) & (length > before)
+    return dict(zip(address[same].tolist(), (length - before)[same].tolist(), strict=True))
+
+
+def rising_types(looks: list[Look], steps: Callable[[Look], int]) -> dict[int, list[tuple[int, int]]]:
+    """Types (by address) of which there are more at every look, at least three of them: (step, number) at each."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    if len(looks) < 3:
+        return found
+    for kind, number in looks[-1].types.by_type.items():
+        points = [(steps(look), look.types.by_type.get(kind, 0)) for look in looks]
+        if number > points[0][1] and all(b[1] >= a[1] for a, b in pairwise(points)):
+            found[kind] = points
+    return found
+
+
+_ATOMS = (int, float, complex, bool, type(None), type, ModuleType)
+_SIZED = (list, dict, set, frozenset, tuple, str, bytes, bytearray, deque)
+
+
+def named_sizes(
+    roots: Iterable[tuple[str, Any]], size_of: Callable[[Any], int | None], limit: int = 4000, seconds: float = 0.02
+) -> dict[str, int]:
+    """Sizes of what the program's own names hold, two attributes deep: bytes of texts, elements of containers.
+
+    What is replaced rather than changed (a tensor concatenated to itself, a text added to) grows under one name while no
+    object grows; this table tells. ``size_of`` answers for a framework's objects, None where it does not know one.
+    """
+    found: dict[str, int] = {}
+    until = time.perf_counter() + seconds
+    queue = deque((name, value, 0) for name, value in roots)
+    seen: set[int] = set()
+    while queue and len(found) < limit and time.perf_counter() < until:
+        name, value, depth = queue.popleft()
+        if isinstance(value, _ATOMS) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        size = size_of(value)
+        if size is None and isinstance(value, (str, bytes, bytearray)):
+            size = sys.getsizeof(value)
+        elif size is None and isinstance(value, _SIZED):
+            with contextlib.suppress(Exception):
+                size = len(value)
+        if size is not None:
+            found[name] = size
+            if isinstance(value, dict) and depth < 2 and len(value) <= 64:
+                with contextlib.suppress(Exception):
+                    queue.extend(
+                        (joined(name, f"[{key!r}]"), item, depth + 1) for key, item in list(value.items())[:64]
+                    )
+        elif depth < 2:
+            attributes = _attributes(value)
+            queue.extend((joined(name, f".{key}"), item, depth + 1) for key, item in attributes)
+    return found
+
+
+def joined(name: str, part: str) -> str:
+    """``part`` after the path of a name, before the function in which it is: ``x in f()`` -> ``x.part in f()``."""
+    path, found, where = name.partition(" in ")
+    return f"{path}{part}{found}{where}"
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        table = object.__getattribute__(value, "__dict__")
+    except Exception:
+        return iter(())
+    return iter(list(table.items())[:64]) if isinstance(table, dict) else iter(())
+
+
+def frame_locals(frame: FrameType) -> dict[str, Any]:
+    """The variables of a frame; the copy that Python would keep beside a function's frame is emptied again."""
+    table = frame.f_locals
+    if not frame.f_code.co_flags & 0x1:  # a module's or class's own names: the table is the real one
+        return dict(table)
+    copy = dict(table)
+    if sys.version_info < (3, 13) and sys.gettrace() is None:
+        table.clear()
+    return copy

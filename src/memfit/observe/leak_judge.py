@@ -1,0 +1,401 @@
+"""The judgement: does the program leak, what grows, who holds it, what to do.
+
+    slope      does what the process holds grow without levelling off (``leak_curve``)
+    suspects   containers, caches, names and types that grow (``leak_suspects``)
+    holders    the chain to each from a name that a person knows (``retention``), those of one pattern together
+    weight     what one more element keeps alive (``held_bytes``); below ``FLOOR`` bytes a step nothing is said
+    excuses    bounded by its own code (``bounded``), levelled off, or the process does not grow with it
+    the rest   growth that no holder in Python explains: cycles, contexts of Functions, workers, native memory
+
+Cost: a few censuses and one walk over the heap, 1 to 3 s for a process with torch, and only where something grows.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.ma
+
+from memfit.ir.leak import Finding
+from memfit.observe import leak_cycles, leak_rest
+from memfit.observe.bounded import code_bounds, own_bound
+from memfit.observe.chain_words import holder_words, pattern
+from memfit.observe.held_bytes import Held, held_by, newest
+from memfit.observe.leak_census import CACHE_TYPE, Look, rising_types
+from memfit.observe.leak_curve import LEAST_STEPS, Slope, slope_of
+from memfit.observe.leak_details import (
+    container_name,
+    element_name,
+    interval,
+    owner_of,
+    settled,
+    slot_bytes,
+    steps_of,
+    what,
+)
+from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
+from memfit.observe.named_values import named_values
+from memfit.observe.probes import Probes
+from memfit.observe.retention import Chain, Retention
+from memfit.observe.watcher import Source, Watcher
+from memfit.runtime.living import living
+
+FLOOR = 512
+"""Bytes a step below which growth is not worth a word."""
+_SAMPLE = 12
+_MOST_TARGETS = 400
+_MOST_KINDS = 10
+
+
+@dataclass
+class Judgement:
+    """What was found at one moment of the program."""
+
+    leaking: bool | None
+    findings: list[Finding]
+    quiet: list[dict[str, str]]
+    slope: Slope
+    source: str
+    steps: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Group:
+    """Suspects whose chains have one pattern."""
+
+    pattern: str
+    chain: Chain
+    suspects: list[Suspect] = field(default_factory=list)
+
+
+class _Judge:
+    def __init__(self, watcher: Watcher, source: Source, skip: Sequence[int], final: bool) -> None:
+        self.watcher, self.source = watcher, source
+        self.probes: Probes = watcher.probes()
+        before = watcher.meter.read()
+        watcher.look()
+        watcher.meter.exclude(before)
+        self.looks = [look for look in watcher.looks if source.name in look.counts or look is watcher.looks[0]]
+        self.last_step = source.count
+        self.slope = process_slope(source)
+        self.quiet: list[dict[str, str]] = []
+        self.skip = skip
+        self.found: list[Finding] = []
+        self.flagged: set[int] = set()
+        self.garbage: leak_cycles.Garbage | None = None
+        if final and self.slope.growing:  # before the walks, whose own objects would be among it
+            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts)
+        self.objects: list[Any] = living()
+        self.places = np.fromiter(map(id, self.objects), np.int64, len(self.objects))
+
+    def steps(self, look: Look) -> int:
+        return look.counts.get(self.source.name, 0)
+
+    # -- containers and caches -----------------------------------------------------------------------------------
+
+    def containers(self) -> None:
+        suspects = growing_containers(self.looks, self.objects, self.places, self.steps)
+        suspects += growing_tables(self.looks, self.steps)
+        caches = growing_caches(self.looks, self.objects, self.steps)
+        for suspect in (*suspects, *caches):
+            known = self.watcher.tracked.get(id(suspect.thing))
+            if known is not None and len(known[1]) > len(suspect.points):
+                suspect.points = [*known[1], suspect.points[-1]]
+        span = max(1, self.steps(self.looks[-1]) - self.steps(self.looks[0]))
+        candidates = [s for s in suspects if s.points[-1][1] - s.points[0][1] >= 1][:_MOST_TARGETS] + caches
+        kinds = self._rising_kinds()
+        samples = self._survivors(kinds)
+        targets = [s.thing for s in candidates] + [thing for things in samples.values() for thing in things]
+        chains = Retention(self.probes.edges, self.skip).find(targets)
+        groups: dict[str, _Group] = {}
+        for suspect in candidates:
+            chain = chains.get(id(suspect.thing))
+            if chain is None:
+                continue
+            text = pattern(chain)
+            groups.setdefault(text, _Group(text, chain)).suspects.append(suspect)
+        weighed = [
+            (group, held, rate) for group in groups.values() for held, rate in [self._weigh(group, span)] if rate
+        ]
+        weighed.sort(key=lambda row: (len(row[0].chain.objects), -row[1].nbytes * row[2]))
+        for group, held, rate in weighed:
+            self._container_finding(group, held, rate)
+        self._objects_findings(samples, kinds, chains)
+
+    def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
+        points = summed(group.suspects)
+        gained = points[-1][1] - points[0][1]
+        if gained < 2 or gained / span < 0.01:
+            return Held(0, 0), 0.0
+        best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
+        count = min(_SAMPLE, best.points[-1][1] - best.points[0][1]) or 1
+        elements = newest(best.thing, count)
+        stop = {id(thing) for thing in group.chain.objects} | {id(s.thing) for s in group.suspects}
+        held = held_by(elements, self.looks[0].address, self.probes, self.watcher.shared, stop)
+        held.nbytes += slot_bytes(best.thing)
+        return held, gained / max(1, points[-1][0] - points[0][0])
+
+    def _container_finding(self, group: _Group, held: Held, rate: float) -> None:
+        best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
+        thing, chain = best.thing, group.chain
+        nbytes = held.nbytes * rate
+        if any(id(above) in self.flagged for above in chain.objects[:-1]):
+            return
+        if nbytes < FLOOR:
+            return
+        points = summed(group.suspects)
+        name = holder_words(chain)
+        if isinstance(thing, CACHE_TYPE):
+            name += " (lru_cache)"
+        if self._excused(group, points, name, nbytes, held, thing, chain):
+            return
+        clue = Clue(
+            name, container_name(thing), element_name(thing), held,
+            tuple(type(part).__qualname__ for part in chain.objects), self._caches_a_method(thing, held),
+        )  # fmt: skip
+        kind, fix = kind_and_fix(clue)
+        self.flagged.update(id(s.thing) for s in group.suspects)
+        births = self._births(group.suspects, held)
+        share = rate / max(1e-9, sum(s.rate for s in group.suspects)) if len(group.suspects) > 1 else 1
+        self.found.append(Finding(
+            kind, what(thing, held, rate), group.pattern if len(group.suspects) > 1 else name, births,
+            round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, self._grown_at(group.suspects),
+            steps_of(chain, held), interval(points, held.nbytes), tuple((a, round(b * held.nbytes)) for a, b in points),
+        ))  # fmt: skip
+
+    def _excused(
+        self,
+        group: _Group,
+        points: list[tuple[int, int]],
+        name: str,
+        nbytes: float,
+        held: Held,
+        thing: Any,
+        chain: Chain,
+    ) -> bool:
+        bound = own_bound(thing)
+        if bound is not None and not (isinstance(thing, CACHE_TYPE) and self._caches_a_method(thing, held)):
+            self.quiet.append(
+                {"what": name, "why": f"filling to its own bound of {bound} entries ({points[-1][1]} now)"}
+            )
+            return True
+        if len(points) >= 6 and points[-1][0] - points[0][0] >= LEAST_STEPS:
+            steady = slope_of([p[0] for p in points], [float(p[1]) for p in points], 1e-3).growing
+            flat = steady is False
+        else:
+            flat = levels_off(points)
+        if flat:
+            self.quiet.append({"what": name, "why": f"has levelled off at {points[-1][1]} elements"})
+            return True
+        owner, attribute = owner_of(chain)
+        why = code_bounds(attribute, owner, thing) if attribute else ""
+        if why:
+            self.quiet.append({"what": name, "why": f"not full yet: {why}"})
+            return True
+        slope = self.slope
+        if slope.growing is False and nbytes > 4 * max(slope.high, FLOOR) and nbytes > 4 * max(slope.slope, 0):
+            self.quiet.append({"what": name, "why": "gets longer, but the process holds no more than before"})
+            return True
+        return False
+
+    def _caches_a_method(self, thing: Any, held: Held) -> bool:
+        if not isinstance(thing, CACHE_TYPE):
+            return False
+        function = getattr(thing, "__wrapped__", None)
+        names = getattr(getattr(function, "__code__", None), "co_varnames", ())
+        own = getattr(function, "__qualname__", "").rpartition(".")[0].rpartition(".")[2]
+        return bool(names[:1] == ("self",) and own and own in held.types)
+
+    def _births(self, suspects: Sequence[Suspect], held: Held) -> str:
+        window = self.watcher.birth_window
+        if window is None:
+            return ""
+        lines: Counter[str] = Counter()
+        for suspect in suspects:
+            lines.update(window.of_container.get(id(suspect.thing), {}))
+        if not lines:
+            for name, _ in held.types.most_common(6):
+                if name not in ("dict", "tuple", "list", "str", "float", "cell", "int"):
+                    lines.update(window.of_kind.get(name, {}))
+        return lines.most_common(1)[0][0] if lines else ""
+
+    def _grown_at(self, suspects: Sequence[Suspect]) -> str:
+        from memfit.machine.own_code import place
+
+        window = self.watcher.line_window
+        if window is None:
+            return ""
+        lines: Counter[tuple[str, int]] = Counter()
+        for suspect in suspects:
+            lines.update(window.grown.get(id(suspect.thing), {}))
+        best = [line for line, number in lines.most_common(1) if number > 0]
+        return place(*best[0]) if best else ""
+
+    # -- objects that pile up in no container --------------------------------------------------------------------
+
+    def _rising_kinds(self) -> dict[int, float]:
+        found = {}
+        for kind, points in rising_types(self.looks, self.steps).items():
+            rate = (points[-1][1] - points[0][1]) / max(1, points[-1][0] - points[0][0])
+            if rate >= 0.05 and not levels_off(points):
+                found[kind] = rate
+        return found
+
+    def _survivors(self, kinds: dict[int, float]) -> dict[int, list[Any]]:
+        """Of each rising type some objects that are new since the first look."""
+        chosen = sorted(kinds, key=lambda kind: -kinds[kind])[: 4 * _MOST_KINDS]
+        found: dict[int, list[Any]] = defaultdict(list)
+        wanted = set(chosen)
+        fresh = ~self.looks[0].has(np.asarray(self.places))
+        for index in np.flatnonzero(fresh)[::-1].tolist():
+            thing = self.objects[index]
+            kind = id(type(thing))
+            if kind in wanted and len(found[kind]) < _SAMPLE and not type(thing).__module__.startswith("memfit."):
+                found[kind].append(thing)
+        return found
+
+    def _objects_findings(
+        self, samples: dict[int, list[Any]], kinds: dict[int, float], chains: dict[int, Chain]
+    ) -> None:
+        if not self.slope.growing:
+            return
+        groups: dict[str, list[tuple[Any, Chain]]] = defaultdict(list)
+        for things in samples.values():
+            for thing in things:
+                chain = chains.get(id(thing))
+                if chain is None or any(id(above) in self.flagged for above in chain.objects):
+                    continue
+                groups[pattern(chain)].append((thing, chain))
+        rows = []
+        for text, members in groups.items():
+            things = [thing for thing, _ in members]
+            kind = id(type(things[0]))
+            if len(things) < max(2, len(samples[kind]) // 2):
+                continue
+            stop = {id(above) for _, chain in members for above in chain.objects} - {id(thing) for thing in things}
+            held = held_by(things[::-1], self.looks[0].address, self.probes, self.watcher.shared, stop)
+            rows.append((held.nbytes * kinds[kind], text, held, members, kinds[kind]))
+        rows.sort(key=lambda row: -row[0])
+        for nbytes, text, held, members, rate in rows[:_MOST_KINDS]:
+            if nbytes < FLOOR or self._explained(nbytes):
+                continue
+            thing, chain = members[0]
+            holder = text
+            if any(holder == finding.holder for finding in self.found):
+                continue
+            clue = Clue(text, "", type(thing).__qualname__, held)
+            word, fix = kind_and_fix(clue)
+            window = self.watcher.birth_window
+            births = window.of_kind.get(type(thing).__qualname__, Counter()) if window is not None else Counter()
+            birth = births.most_common(1)[0][0] if births else ""
+            self.found.append(Finding(
+                word, f"{type(thing).__qualname__} objects", text, birth, round(nbytes), rate * max(1.0, held.objects),
+                fix, "", (holder_words(chain),), (round(nbytes), round(nbytes)),
+            ))  # fmt: skip
+
+    def _explained(self, nbytes: float) -> bool:
+        """Whether what was found already comes to what the process grows by."""
+        total = sum(finding.bytes_per_step for finding in self.found)
+        return bool(self.slope.growing and total >= 0.7 * self.slope.slope and total > 0)
+
+    # -- names whose value is replaced by a larger one ------------------------------------------------------------
+
+    def names(self) -> None:
+        if not self.slope.growing:
+            return
+        last = self.looks[-1].named
+        rows = []
+        for name, size in last.items():
+            points = [(self.steps(look), look.named[name]) for look in self.looks if name in look.named]
+            gained = size - points[0][1]
+            if len(points) < 3 or gained <= 0 or levels_off(points) or any(b[1] < a[1] for a, b in pairwise(points)):
+                continue
+            rows.append((gained / max(1, points[-1][0] - points[0][0]), name, points))
+        values = dict(named_values({name for _, name, _ in rows}))
+        for rate, name, points in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
+            value = values.get(name)
+            if value is None or any(name == finding.holder for finding in self.found) or id(value) in self.flagged:
+                continue
+            text = isinstance(value, (str, bytes, bytearray))
+            framework = self.probes.size(value) is not None
+            held = held_by(
+                [value] if text or framework else newest(value, _SAMPLE), self.looks[0].address, self.probes,
+                self.watcher.shared, (),
+            )  # fmt: skip
+            nbytes = rate if text or framework else rate * held.nbytes
+            if nbytes < FLOOR or (not text and not framework and self._explained(nbytes)):
+                continue
+            if held.facts["graph"]:
+                clue = Clue(name, "", type(value).__qualname__, held)
+                kind, fix = kind_and_fix(clue)
+                fix = f"{name} carries the graph of all earlier steps: " + (
+                    "add loss.item() instead of the loss"
+                    if held.facts["scalar graph"]
+                    else f"{name} = {name.partition(' in ')[0]}.detach() before it is used again"
+                )
+                what = "one graph that gets longer at every step"
+            else:
+                kind, what = "replaced", f"a {type(value).__qualname__} that is replaced by a larger one"
+                fix = f"{name.partition(' in ')[0]} gets longer at every step: keep a running result, or write the parts out"
+            self.found.append(Finding(
+                kind, what, name, "", round(nbytes), rate if not (text or framework) else held.objects / max(1, self.last_step),
+                fix, "", (name,), (round(nbytes), round(nbytes)),
+                tuple((a, b) for a, b in points),
+            ))  # fmt: skip
+
+
+def process_slope(source: Source) -> Slope:
+    """The slope of what the process holds, at the turns of a source."""
+    samples = source.samples
+    heap = np.asarray(samples.heap, np.float64)
+    held = heap + np.asarray(samples.python, np.float64) if len(heap) and heap.any() else np.asarray(
+        samples.resident, np.float64
+    )  # fmt: skip
+    return slope_of(samples.step, held, FLOOR)
+
+
+def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> Judgement:
+    """Judge now. ``final``: what changes the program's memory (a collection, clearing caches) may be tried."""
+    began = time.thread_time()
+    source = watcher.leader()
+    if source is None:
+        return Judgement(None, [], [], Slope(None, 0, 0, 0, 0, 0), "", 0, ["nothing repeated"])
+    watcher.close_windows()
+    level = watcher.meter.read()
+    if source.kind != "time":
+        source.samples.add(source.count, time.perf_counter(), level.heap, level.python, level.resident)
+    first = watcher.looks[0].counts.get(source.name, 0) if watcher.looks else source.count
+    if not watcher.looks or source.count - first < LEAST_STEPS - 2 or len(source.samples.step) < 5:
+        return Judgement(
+            None, [], [], Slope(None, 0, 0, 0, 0, 0), source.name, source.count,
+            [f"not enough steps: {source.count} were seen, at least {LEAST_STEPS + 3} are needed"],
+        )  # fmt: skip
+    court = _Judge(watcher, source, skip, final)
+    gc_was = gc.isenabled()
+    gc.disable()
+    try:
+        court.containers()
+        court.names()
+    finally:
+        if gc_was:
+            gc.enable()
+    notes: list[str] = []
+    leak_rest.explain_rest(court, final, notes)
+    findings = settled(court.found, court.slope)
+    leaking: bool | None = bool(findings)
+    if not findings and court.slope.growing is None:
+        leaking = None
+        notes.append("not enough steps to tell")
+    court.objects = []
+    watcher.judged_at = source.count
+    watcher.own_seconds += time.thread_time() - began
+    return Judgement(leaking, findings, court.quiet[:20], court.slope, source.name, source.count, notes)

@@ -1,0 +1,175 @@
+"""Growth that no name in Python explains: cycles, what C++ keeps, worker processes, native memory.
+
+In the order in which they can be told for certain. Native memory is named last, by what is left: malloc hands out more
+at every step, and Python's objects, tensors, cycles and the caches that frameworks keep by design do not account for it.
+The line is the one at which the process grew in the traced steps (``LineWindow``).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memfit.ir.leak import Finding
+from memfit.machine.own_code import place
+from memfit.observe import leak_cycles
+from memfit.observe.held_bytes import held_by
+from memfit.observe.leak_curve import Slope, slope_of
+from memfit.observe.leak_meter import process_name, trim
+
+if TYPE_CHECKING:
+    from memfit.observe.leak_judge import _Judge
+
+_EXPLAINED = 0.5
+_WORKER_FLOOR = 16 << 10
+_LONG_ENOUGH = 200
+_UNEXPLAINED = 2048
+"""Bytes a step below which growth without a holder in Python is not worth a finding."""
+
+
+def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
+    """Add findings for what is not explained yet."""
+    _workers(court)
+    if not court.slope.growing:
+        return
+    if _left(court) > 0:
+        _stuck(court)
+    if _left(court) > 0:
+        _cycles(court)
+    if _left(court) > 0:
+        _compiled(court)
+    if _left(court) > 0:
+        _native(court, final, notes)
+
+
+def _left(court: _Judge) -> float:
+    """Bytes a step that nothing explains, 0 where what is found explains most."""
+    explained = sum(finding.bytes_per_step for finding in court.found if finding.kind != "worker")
+    if explained >= _EXPLAINED * court.slope.slope:
+        return 0.0
+    left = court.slope.slope - explained
+    return left if left >= _UNEXPLAINED and court.slope.low > 0 else 0.0
+
+
+def _span(court: _Judge) -> int:
+    return max(1, court.steps(court.looks[-1]) - court.steps(court.looks[0]))
+
+
+def _stuck(court: _Judge) -> None:
+    for found in court.probes.stuck(court.looks[0].address):
+        if found.kind == "context" and found.objects / _span(court) < 0.2:
+            continue
+        held = held_by([found.example], court.looks[0].address, court.probes, court.watcher.shared, ())
+        left = _left(court)
+        if left <= 0:
+            return
+        rate = found.objects / _span(court) if found.kind == "context" else 1.0
+        nbytes = min(left, held.nbytes * rate) if found.kind == "context" else left
+        window = court.watcher.birth_window
+        births = window.of_kind.get(type(found.example).__qualname__, Counter()) if window is not None else Counter()
+        birth = births.most_common(1)[0][0] if births else found.birth
+        court.found.append(Finding(
+            found.kind, found.what, found.holder, birth, round(max(nbytes, left if held.nbytes else 0)), rate, found.fix,
+            "", (found.holder,), (round(nbytes), round(left)),
+        ))  # fmt: skip
+
+
+def _cycles(court: _Judge) -> None:
+    garbage = court.garbage
+    if garbage is None:
+        return
+    per_step = garbage.nbytes / _span(court)
+    left = _left(court)
+    if per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+        return
+    rate = garbage.objects / _span(court)
+    if leak_cycles.patience(per_step, rate) < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
+        court.quiet.append({
+            "what": f"{garbage.objects} objects in reference cycles ({garbage.cycle})",
+            "why": "the collector frees them before they come to much",
+        })  # fmt: skip
+        court.slope = _without(court, per_step)
+        return
+    window = court.watcher.birth_window
+    births = window.of_kind.get(garbage.element, Counter()) if window is not None else Counter()
+    holder = f"a reference cycle: {garbage.cycle}" if garbage.cycle else "a reference cycle"
+    court.found.append(Finding(
+        "cycle", ", ".join(f"{number} {name}" for name, number in garbage.types.most_common(4)), holder,
+        births.most_common(1)[0][0] if births else "", round(per_step), rate,
+        "break the cycle when the object is done with (set one of its references to None, or make it a weakref), or call "
+        "gc.collect() every so many steps" + ("" if gc.isenabled() else "; the collector is switched off here"),
+        "", (holder,), (round(per_step), round(per_step)),
+    ))  # fmt: skip
+
+
+def _without(court: _Judge, per_step: float) -> Slope:
+    rest = court.slope.slope - per_step
+    return replace(court.slope, slope=rest, growing=bool(court.slope.growing and rest >= 0.3 * court.slope.slope))
+
+
+def _compiled(court: _Judge) -> None:
+    for name, number in sorted(court.probes.compiled().items(), key=lambda row: -row[1]):
+        if number >= max(3, 0.2 * _span(court)):
+            left = _left(court)
+            court.found.append(Finding(
+                "compile", f"{name.partition(' (')[0]} was compiled {number} times", name,
+                name.partition("(")[2].rstrip(")"), round(left), number / _span(court),
+                "compile once, outside of the loop, and call it with values of the same kind (tensors rather than Python "
+                "numbers, few shapes: mark_dynamic, dynamic=True)", "", (name,), (round(left), round(left)),
+            ))  # fmt: skip
+            return
+
+
+def _native(court: _Judge, final: bool, notes: list[str]) -> None:
+    left = _left(court)
+    if court.source.kind == "time" and court.slope.steps < _LONG_ENOUGH:
+        return  # requests overlap the moments at which a service is sampled: a short rise tells nothing
+    if final:
+        before = court.watcher.meter.read()
+        cleared = court.probes.clear_caches()
+        after = court.watcher.meter.read()
+        if cleared and before.heap - after.heap >= 0.4 * left * _span(court):
+            court.quiet.append(
+                {"what": cleared, "why": f"gave back {before.heap - after.heap} bytes when it was emptied"}
+            )
+            return
+        if not court.watcher.meter.knows_heap:
+            resident = court.watcher.meter.read().resident
+            if trim() and resident - court.watcher.meter.read().resident >= 0.5 * left * _span(court):
+                court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
+                return
+    window = court.watcher.line_window
+    line, share = "", 0.0
+    if window is not None and window.heap_by_line:
+        (path, number), nbytes = window.heap_by_line.most_common(1)[0]
+        share = nbytes / court.watcher.line_steps
+        line = place(path, number)
+    if share >= 0.3 * left:
+        holder = f"native memory taken at {line}"
+        what = "malloc'ed blocks that no Python object owns"
+        fix = f"the call at {line} takes memory that is never given back: call the library's free or close function for it"
+    else:
+        line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"
+        fix = "run it under memray (memray run --native) to see which library's call takes it"
+        notes.append("growth without a holder: the traced steps did not show the line")
+    court.found.append(Finding(
+        "native", what, holder, line, round(left), 0.0, fix, line, (holder,),
+        (round(court.slope.low), round(court.slope.high)),
+    ))  # fmt: skip
+
+
+def _workers(court: _Judge) -> None:
+    for pid, points in court.watcher.workers.items():
+        slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
+        if not slope.growing:
+            continue
+        name = process_name(pid)
+        holder = court.probes.worker_data()
+        court.found.append(Finding(
+            "worker", f"worker process {pid} ({name[:40]})", holder or f"worker process {pid}", "", round(slope.slope), 0.0,
+            "data that workers only read is copied page by page, because reading a Python object writes its reference "
+            "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
+            (round(slope.low), round(slope.high)), tuple(points),
+        ))  # fmt: skip

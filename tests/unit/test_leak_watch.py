@@ -1,0 +1,148 @@
+"""``memfit.watch`` around a loop, as a service that is asked from outside, and as a plug-in of pytest."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import memfit
+from memfit.errors import LeakError, ServiceError
+
+pytest_plugins = ["pytester"]
+
+
+def test_a_loop_that_leaks():
+    kept = []
+    for _ in (watching := memfit.watch(range(60))):
+        kept.append(bytearray(30_000))
+    report = watching.report
+    assert report.leaking, report
+    assert any(finding.holder.startswith("kept in") for finding in report.findings)
+
+
+def test_a_loop_that_does_not():
+    with memfit.watch() as watching:
+        for k in range(60):
+            watching.step()
+            [k] * 1000  # noqa: B018
+    assert watching.check().leaking is False
+
+
+def test_check_raises_with_the_report():
+    kept = {}
+    with memfit.watch() as watching:
+        for k in range(60):
+            watching.step()
+            kept[k] = bytearray(30_000)
+    with pytest.raises(LeakError, match="kept") as caught:
+        watching.check()
+    assert caught.value.report.findings[0].bytes_per_step > 25_000
+
+
+def test_few_steps_are_no_verdict():
+    with memfit.watch() as watching:
+        watching.step()
+    assert watching.check().leaking is None
+
+
+def test_without_an_iterable_there_is_nothing_to_iterate():
+    with pytest.raises(TypeError, match="without an iterable"):
+        iter(memfit.watch()).__next__()
+
+
+SERVICE = """
+import http.server, sys, threading, urllib.request, memfit
+
+leak = sys.argv[1] == "leak"
+seen = {}
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        answer = bytearray(20_000)
+        if leak:
+            seen[len(seen)] = answer
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(bytes(answer[:10]))
+
+    def log_message(self, *words):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+service = memfit.watch.serve(seconds=0.05)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(server.server_port, flush=True)
+asked = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), asked.set()), daemon=True).start()
+for number in range(3000):  # served until the one who asks has gone
+    urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=20).read()
+    if number == int(sys.argv[2]):
+        print("served", flush=True)
+    if asked.wait(0.01):
+        break
+service.stop()
+"""
+
+
+@pytest.mark.parametrize("leak", [True, False], ids=["leaks", "sound"])
+def test_a_service_is_asked_from_outside(tmp_path, leak):
+    (tmp_path / "service.py").write_text(SERVICE)
+    process = subprocess.Popen([sys.executable, "service.py", "leak" if leak else "sound", "250"], cwd=tmp_path, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    try:
+        assert process.stdout.readline().strip().isdigit()
+        assert process.stdout.readline().strip() == "served"
+        run = subprocess.run([sys.executable, "-m", "memfit.cli.main", "leaks", "--json", "--pid", str(process.pid)],
+                             capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        found = json.loads(run.stdout)
+        if leak:
+            assert found["leaking"] is True, found
+            assert any("seen" in row["holder"] for row in found["findings"]), found["findings"]
+        else:
+            assert found["leaking"] is not True, found["findings"]
+            assert found["findings"] == []
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_a_process_without_a_service():
+    from memfit.api.watch_service import ask, serve
+
+    with pytest.raises(ServiceError, match=r"memfit\.watch\.serve"):
+        ask(os.getpid())
+    with pytest.raises(ServiceError, match="cost too much"):
+        serve(seconds=0.001)
+
+
+def test_the_plug_in_fails_a_test_that_leaks(pytester):
+    pytester.makepyfile("""
+        import pytest
+        kept = []
+
+        @pytest.mark.memfit_no_leaks
+        def test_leaks():
+            kept.append(bytearray(40_000))
+
+        @pytest.mark.memfit_no_leaks(steps=30)
+        def test_sound(tmp_path):
+            bytearray(40_000)
+
+        @pytest.mark.memfit_no_leaks
+        def test_loops(memfit_watch):
+            for k in range(40):
+                memfit_watch.step()
+                kept.append(bytearray(40_000))
+
+        @pytest.mark.memfit_no_leaks(steps=2)
+        def test_few():
+            pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "0")
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines(["*kept*", "*at least 13 steps are needed*"])
