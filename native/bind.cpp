@@ -113,6 +113,7 @@ NB_MODULE(_core, m) {
   bind_replacement(m);
   bind_kv_cache(m);
   bind_segments(m);
+  bind_lowbit(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

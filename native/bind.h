@@ -32,3 +32,4 @@ void bind_policies(nb::module_& m);
 void bind_order(nb::module_& m);
 void bind_replacement(nb::module_& m);
 void bind_kv_cache(nb::module_& m);
+void bind_lowbit(nb::module_& m);
