@@ -145,6 +145,17 @@ def lowbit_activation_bytes(tokens: int, columns: int) -> int: ...
 def lowbit_vectorised() -> bool: ...
 def lowbit_force_portable(portable: bool) -> None: ...
 def lowbit_product(
-    tiles: Any, scales: Any, zeros: Any, rows: int, columns: int, bits: int, group: int, x: Any, tokens: int, bias: Any,
-    out: Any, scratch: Any, threads: int,
+    tiles: Any,
+    scales: Any,
+    zeros: Any,
+    rows: int,
+    columns: int,
+    bits: int,
+    group: int,
+    x: Any,
+    tokens: int,
+    bias: Any,
+    out: Any,
+    scratch: Any,
+    threads: int,
 ) -> None: ...

@@ -86,7 +86,12 @@ def _relaxed(layers: Sequence[Sequence[Choice]], budget: int) -> tuple[list[int]
     size = sum(layer[pick].bytes for layer, pick in zip(layers, picks, strict=True))
     error = sum(layer[pick].error for layer, pick in zip(layers, picks, strict=True))
     steps = [
-        ((layer[a].error - layer[b].error) / (layer[b].bytes - layer[a].bytes), number, b, layer[b].bytes - layer[a].bytes)
+        (
+            (layer[a].error - layer[b].error) / (layer[b].bytes - layer[a].bytes),
+            number,
+            b,
+            layer[b].bytes - layer[a].bytes,
+        )
         for number, (layer, points) in enumerate(zip(layers, hulls, strict=True))
         for a, b in itertools.pairwise(points)
     ]

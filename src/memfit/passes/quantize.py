@@ -115,8 +115,9 @@ def _quantize_rows(
         values -= zero[:, :, None]
         values *= scale[:, :, None]
         values -= grouped
-        error = np.einsum("rgc,rgc,zgc->rg", values, values, counts, optimize=False)
-        better = error < best
+        with np.errstate(over="ignore"):
+            error = np.einsum("rgc,rgc,zgc->rg", values, values, counts, optimize=False)
+        better = (error < best) | (np.float32(share) == RANGES[0])  # squares of large values may overflow
         best = np.where(better, error, best)
         kept_scale, kept_zero = np.where(better, scale, kept_scale), np.where(better, zero, kept_zero)
     _round(grouped, kept_scale, kept_zero, top, values)
@@ -144,11 +145,11 @@ def product_twin(packed: Packed, x: Floats, bias: Floats | None = None) -> Float
     width = padded(packed.columns, COLUMNS)
     wide = np.zeros((len(x), width), np.float32)
     wide[:, : packed.columns] = x
-    blocks = wide.reshape(len(x), -1, COLUMNS)
+    blocks = wide.reshape(len(x), width // COLUMNS, COLUMNS)
     largest = np.abs(blocks).max(2, keepdims=True)
     inverse = np.where(largest > 0, np.float32(127) / np.where(largest > 0, largest, 1), 0).astype(np.float32)
     rounded = np.rint(blocks * inverse).astype(np.float64) * (largest / np.float32(127))
-    out = rounded.reshape(len(x), -1)[:, : packed.columns] @ dequantize(packed).astype(np.float64).T
+    out = rounded.reshape(len(x), width)[:, : packed.columns] @ dequantize(packed).astype(np.float64).T
     return np.asarray(out if bias is None else out + bias, np.float32)
 
 
