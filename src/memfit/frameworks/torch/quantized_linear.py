@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from memfit import _core
 from memfit.passes.packing import COLUMNS, ROWS, padded
 from memfit.passes.quantize import Packed, packed_bytes
+from memfit.runtime import lowbit
 
 
 class PackedWeight(nn.Module):
@@ -103,10 +103,10 @@ def _packed_linear(
     tokens = flat.shape[0]
     inputs = flat.float().contiguous()
     out = torch.empty(tokens, rows)
-    scratch = torch.empty(_core.lowbit_activation_bytes(tokens, columns), dtype=torch.uint8)
-    _core.lowbit_product(
+    scratch = torch.empty(lowbit.activation_bytes(tokens, columns), dtype=torch.uint8)
+    lowbit.product(
         tiles.reshape(-1).numpy(), scales.reshape(-1).view(torch.int16).numpy().view(np.uint16), zeros.reshape(-1).numpy(),
-        rows, columns, bits, group, inputs.reshape(-1).numpy(), tokens,
+        (rows, columns, bits, group), inputs.reshape(-1).numpy(),
         None if bias is None else bias.detach().float().contiguous().numpy(),
         out.reshape(-1).numpy(), scratch.numpy(), torch.get_num_threads(),
     )  # fmt: skip
