@@ -73,13 +73,13 @@ class TensorFile:
             self._file.close()
             raise TraceError(self.path, f"it is no safetensors file: {error}") from error
 
-    def read_into(self, name: str, data: npt.NDArray[np.uint8]) -> None:
-        """The bytes of a tensor, into ``data`` of as many bytes."""
+    def read_into(self, name: str, data: npt.NDArray[np.uint8], offset: int = 0) -> None:
+        """Bytes of a tensor from ``offset`` on, as many as ``data`` has, into ``data``."""
         entry = self.entries[name]
         view: Any = memoryview(data)  # type: ignore[arg-type]
         at = 0
-        while at < entry.nbytes:
-            count = os.preadv(self._file.fileno(), [view[at:]], entry.begin + at)
+        while at < data.nbytes:
+            count = os.preadv(self._file.fileno(), [view[at:]], entry.begin + offset + at)
             if count <= 0:
                 raise TraceError(self.path, f"tensor {name!r} ends early")
             at += count

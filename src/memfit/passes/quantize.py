@@ -10,6 +10,7 @@ Cost: O(6 * values); beside input and output, temporaries of a few rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from memfit.passes.packing import COLUMNS, PLANES, ROWS, Bytes, pack, padded, ti
 Floats = npt.NDArray[np.float32]
 
 RANGES = (1.0, 0.95, 0.9, 0.84, 0.77, 0.68)
-_CHUNK = 1 << 18  # values worked on at a time, so that temporaries stay small beside a layer
+_CHUNK = 1 << 17  # values worked on at a time, so that temporaries stay small beside a layer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def packed_bytes(rows: int, columns: int, bits: int, group: int) -> int:
 
 
 def empty(rows: int, columns: int, bits: int, group: int) -> Packed:
-    """Storage for a weight, to be filled by ``quantize(into=...)``."""
+    """Storage for a packed weight."""
     if bits not in PLANES or group < COLUMNS or group % COLUMNS:
         raise ValueError(f"bits {bits} in groups of {group}: bits are {sorted(PLANES)}, groups multiples of {COLUMNS}")
     groups, high = -(-columns // group), padded(rows, ROWS)
@@ -64,25 +65,28 @@ def empty(rows: int, columns: int, bits: int, group: int) -> Packed:
     )
 
 
-def quantize(
-    weight: Floats, bits: int, group: int, importance: Floats | None = None, into: Packed | None = None
-) -> Packed:
+def quantize(weight: Floats, bits: int, group: int, importance: Floats | None = None) -> Packed:
     """Quantise ``weight`` [rows, columns] of finite float32.
 
     Args:
         bits: 2, 3, 4, 6 or 8.
         group: columns that share a scale, a multiple of 32.
         importance: per column, the mean square of its inputs; left out, all columns count the same.
-        into: storage to fill, from ``empty``.
 
     Returns:
         the packed weight.
     """
-    rows, columns = weight.shape
-    packed = empty(rows, columns, bits, group) if into is None else into
+    return quantize_parts(lambda first, last: weight[first:last], *weight.shape, bits, group, importance)
+
+
+def quantize_parts(
+    read: Callable[[int, int], Floats], rows: int, columns: int, bits: int, group: int, importance: Floats | None = None
+) -> Packed:
+    """As ``quantize``, of a weight of which ``read(first, last)`` gives some rows at a time: it need not be in memory."""
+    packed = empty(rows, columns, bits, group)
     step = max(ROWS, _CHUNK // max(1, columns) // ROWS * ROWS)
     for first in range(0, rows, step):
-        part = weight[first : first + step]
+        part = read(first, min(rows, first + step))
         values, scales, zeros = _quantize_rows(part, bits, group, importance)
         packed.tiles[first // ROWS : padded(first + len(part), ROWS) // ROWS] = pack(values, bits)
         packed.scales[:, first : first + len(part)] = scales.T

@@ -161,12 +161,21 @@ def tensors_of_with_identity(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def read_tensor(file: TensorFile, name: str) -> torch.Tensor:
-    """A tensor of a file, in torch's own memory."""
+def stored_dtype(file: TensorFile, name: str) -> torch.dtype:
+    """The dtype of a tensor of a file.
+
+    Raises:
+        TraceError: one that is not read here.
+    """
     entry = file.entries[name]
     if entry.dtype not in _BACK:
         raise TraceError(file.path, f"tensor {name!r} has dtype {entry.dtype}, which is not read here")
-    value = torch.empty(entry.shape, dtype=_BACK[entry.dtype])
+    return _BACK[entry.dtype]
+
+
+def read_tensor(file: TensorFile, name: str) -> torch.Tensor:
+    """A tensor of a file, in torch's own memory."""
+    value = torch.empty(file.entries[name].shape, dtype=stored_dtype(file, name))
     if value.numel():
         file.read_into(name, value.reshape(-1).view(torch.uint8).numpy())
     return value

@@ -27,7 +27,7 @@ from memfit.frameworks.torch.steps import autocast_of, call_model
 from memfit.ir.step import Step
 from memfit.passes import sparsify
 from memfit.passes.formats import Format
-from memfit.passes.quantize import Packed, quantize
+from memfit.passes.quantize import quantize
 
 _ROWS = 256
 
@@ -109,9 +109,7 @@ def observe(step: Step, layers: list[Layer]) -> dict[str, Statistics]:
     }
 
 
-def converted(
-    layer: Layer, form: Format, seen: Statistics | None, zeros: float = 0.5, into: Packed | None = None
-) -> New:
+def converted(layer: Layer, form: Format, seen: Statistics | None, zeros: float = 0.5) -> New:
     """``layer``'s weight in ``form``. ``zeros``: the share dropped by csr and bitmap.
 
     Raises:
@@ -123,7 +121,7 @@ def converted(
     if not (np.isfinite(low) and np.isfinite(high)):
         raise TargetError("model", f"the weight of {layer.name} holds values that are no finite numbers")
     if form.kind == "int":
-        return PackedWeight.of(quantize(plain, form.bits, form.group, importance, into), layer.dtype)
+        return PackedWeight.of(quantize(plain, form.bits, form.group, importance), layer.dtype)
     if form.kind == "torch":
         return NativeInt4Weight.of(layer.matrix().contiguous(), form.group)
     if form.kind == "2:4":

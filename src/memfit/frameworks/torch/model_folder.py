@@ -1,7 +1,7 @@
 """A folder of safetensors files with a ``config.json``: its model built without weights, and quantised while it loads.
 
-Tensors are read one at a time: a layer is in memory in full width only while it is packed, so that the peak of loading is
-the final size and one layer. The class comes from the configuration's ``architectures`` and is built by transformers.
+Tensors are read one at a time, and what is packed some rows at a time (a transposed ``Conv1D`` and sparse forms are read
+whole): no layer is in memory in full width. The class comes from the configuration's ``architectures``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import torch
 from torch import nn
 
 from memfit.errors import MissingFrameworkError, TargetError
-from memfit.frameworks.torch.compressed_file import read_tensor, without_values
+from memfit.frameworks.torch.compressed_file import read_tensor, stored_dtype, without_values
 from memfit.frameworks.torch.compressible import Layer, layers_of, replace_layer
 from memfit.frameworks.torch.compression_error import Statistics, converted
+from memfit.frameworks.torch.quantized_linear import PackedWeight
 from memfit.ir.tensor_file import TensorFile
 from memfit.passes.formats import Format
+from memfit.passes.quantize import quantize_parts
 
 
 def skeleton(folder: Path) -> nn.Module:
@@ -86,6 +88,29 @@ class Checkpoint:
             )
         return value
 
+    def rows_of(self, names: list[str], shape: tuple[int, ...]) -> tuple[Callable[[int, int], Any], torch.dtype]:
+        """A reader of some rows of a matrix as float32, and the dtype stored. The matrix is never in memory.
+
+        Raises:
+            TargetError: there is none, or of another shape; (of the reader) values that are no finite numbers.
+        """
+        stored = self._stored(names)
+        if stored is None or self._where[stored].entries[stored].shape != shape:
+            self.tensor(names, shape)
+        assert stored is not None
+        file = self._where[stored]
+        entry = file.entries[stored]
+        dtype = stored_dtype(file, stored)
+
+        def read(first: int, last: int) -> Any:
+            part = torch.empty(last - first, shape[1], dtype=dtype)
+            file.read_into(stored, part.view(-1).view(torch.uint8).numpy(), first * (entry.nbytes // shape[0]))
+            if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
+                raise TargetError(str(self.folder), f"the weight {stored} holds values that are no finite numbers")
+            return part.float().numpy()
+
+        return read, dtype
+
     def has(self, names: list[str]) -> bool:
         """Whether one of ``names`` is stored."""
         return self._stored(names) is not None
@@ -121,10 +146,19 @@ def load_folder(
         form, zeros = choose(layer)
         if form.kind == "keep":
             continue
+        statistics = (seen or {}).get(layer.name)
+        if form.kind == "int" and layer.places[0].kind != "conv1d":
+            read, dtype = checkpoint.rows_of(names[id(layer.weight)], (layer.rows, layer.columns))
+            importance = None if statistics is None else statistics.squares
+            packed = quantize_parts(read, layer.rows, layer.columns, form.bits, form.group, importance)
+            chosen[layer.name] = (form.name, None)
+            replace_layer(layer, PackedWeight.of(packed, dtype))
+            progress(number + 1, len(layers))
+            continue
         value = checkpoint.tensor(names[id(layer.weight)], tuple(layer.weight.shape)).detach()
         filled = Layer(layer.name, layer.places, nn.Parameter(value, requires_grad=False), layer.rows, layer.columns,
                        value.dtype)  # fmt: skip
-        new = converted(filled, form, (seen or {}).get(layer.name), zeros)
+        new = converted(filled, form, statistics, zeros)
         chosen[layer.name] = (form.name, getattr(new, "kept", None))
         del value, filled
         replace_layer(layer, new)
