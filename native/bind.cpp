@@ -115,6 +115,7 @@ NB_MODULE(_core, m) {
   bind_kv_cache(m);
   bind_segments(m);
   bind_pool(m);
+  bind_lowbit(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

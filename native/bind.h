@@ -34,3 +34,4 @@ void bind_order(nb::module_& m);
 void bind_replacement(nb::module_& m);
 void bind_kv_cache(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_lowbit(nb::module_& m);

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memfit.api.compressing import compress, load_compressed
     from memfit.api.fitted import fit
     from memfit.api.layouts import compare_layouts
     from memfit.api.linting import lint
@@ -62,6 +63,8 @@ _WHERE = {
     "WeightSegment": "memfit.runtime.segments",
     "SegmentError": "memfit.errors",
     "DomainBudgetError": "memfit.errors",
+    "compress": "memfit.api.compressing",
+    "load_compressed": "memfit.api.compressing",
     "fit": "memfit.api.fitted",
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
@@ -131,8 +134,10 @@ __all__ = [
     "compare_layouts",
     "domain",
     "domains",
+    "compress",
     "fit",
     "lint",
+    "load_compressed",
     "optimize",
     "leaks",
     "paged",

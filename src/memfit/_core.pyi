@@ -168,3 +168,22 @@ class PoolRepeats:
     def add(self, code: int, live: int) -> bool: ...
     @property
     def period(self) -> int: ...
+
+def lowbit_activation_bytes(tokens: int, columns: int) -> int: ...
+def lowbit_vectorised() -> bool: ...
+def lowbit_force_portable(portable: bool) -> None: ...
+def lowbit_product(
+    tiles: Any,
+    scales: Any,
+    zeros: Any,
+    rows: int,
+    columns: int,
+    bits: int,
+    group: int,
+    x: Any,
+    tokens: int,
+    bias: Any,
+    out: Any,
+    scratch: Any,
+    threads: int,
+) -> None: ...

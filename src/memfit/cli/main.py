@@ -32,7 +32,7 @@ COMMANDS = {
     "predict": "Where every byte of a step goes, before it runs.",
     "profile": "The same, measured while it runs; --compare holds the two together.",
     "fit": "Rewrite a step so that it keeps a byte budget, and verify it by running.",
-    "optimize": "A model file with fewer operations and bytes, outputs checked by running both.",
+    "optimize": "A smaller model file: fewer operations, or fewer bits under a budget; checked by running.",
     "plan": "Where every buffer lies when the future is known, with a proof of how far from optimal.",
     "replay": "What other allocators would reserve for a recorded trace; --advise names the best settings.",
     "layouts": "The same memory paged, segmented, planned and cached: what each way loses.",

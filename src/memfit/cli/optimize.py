@@ -1,30 +1,46 @@
-"""`memfit optimize`: a model file with fewer operations and bytes."""
+"""`memfit optimize`: a smaller model file; exact passes by default, fewer bits under a budget where asked for."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.options import bind_option, json_option, output_option
+from memfit.cli.optimize_options import compression_answer, compression_options, is_compression
+from memfit.cli.options import bind_option, html_option, json_option, output_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.report.terminal_optimize import draw_optimize
 
 
 @click.command("optimize")
 @click.argument("model")
-@output_option("--output", text="Write the new model here; without it only the report.")
+@output_option("--output", text="Write the new model here; the passes write nothing without it.")
 @bind_option
 @click.option("--no-verify", is_flag=True, help="Do not run both models to compare their outputs.")
 @click.option("--no-reorder", is_flag=True, help="Keep operations in their stored order.")
 @click.option("--measure", is_flag=True, help="Also measure both in fresh processes.")
+@compression_options
+@settings_option
+@html_option
 @json_option
 def command(
-    model: str, output: str | None, bound: dict[str, int], no_verify: bool, no_reorder: bool, measure: bool, as_json: bool
+    model: str, output: str | None, bound: dict[str, int], no_verify: bool, no_reorder: bool, measure: bool,
+    settings: dict[str, Any], html: str | None, as_json: bool, **options: Any,
 ) -> Answer:  # fmt: skip
     """Fewer operations and bytes in MODEL (an .onnx file): folded, merged, tied, reordered; never a higher peak.
 
     Outputs are compared by running both models; open dimensions stay open.
+
+    With --budget, --quantize or --sparsify: weights of fewer bits or values in MODEL, also a target (file.py:function) or
+    a folder of safetensors files. A budget gives each layer the format whose measured error is worth its bytes.
     """
+    if is_compression(options):
+        return compression_answer(model, options, settings=settings, output=output, html=html)
+    if not model.endswith(".onnx") and ":" in model:
+        raise click.UsageError("say how: --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE")
+    if html is not None:
+        raise click.UsageError("--html is written with --budget, --quantize or --sparsify only")
     from memfit.api.optimizing import optimize  # here: it brings the core, which --help must not wait for
 
     with progress_line() as progress:
