@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from memfit.api.compressing import compress, load_compressed
     from memfit.api.fitted import fit
     from memfit.api.layouts import compare_layouts
+    from memfit.api.leaks import leaks
     from memfit.api.linting import lint
     from memfit.api.optimizing import optimize
-    from memfit.api.leaks import leaks
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
     from memfit.api.pooling import pool
@@ -132,14 +132,14 @@ __all__ = [
     "WeightSegment",
     "arena",
     "compare_layouts",
+    "compress",
     "domain",
     "domains",
-    "compress",
     "fit",
+    "leaks",
     "lint",
     "load_compressed",
     "optimize",
-    "leaks",
     "paged",
     "plan",
     "pool",
