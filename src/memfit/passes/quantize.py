@@ -76,7 +76,8 @@ def quantize(weight: Floats, bits: int, group: int, importance: Floats | None = 
     Returns:
         the packed weight.
     """
-    return quantize_parts(lambda first, last: weight[first:last], *weight.shape, bits, group, importance)
+    rows, columns = weight.shape
+    return quantize_parts(lambda first, last: weight[first:last], rows, columns, bits, group, importance)
 
 
 def quantize_parts(
