@@ -83,7 +83,9 @@ def find_compiler() -> list[str]:
 def library_path(extra: tuple[str, ...] = (), part: str = "", folder: Path | None = None) -> Path:
     """The file that holds the hook, or a ``part`` of its own, for this torch, this Python and these sources."""
     digest = hashlib.sha256(part.encode())
-    for source in sorted({*_SOURCES.glob("*.h"), *(folder or _SOURCES / part).glob("*.cc"), *(folder or _SOURCES).glob("*.h")}):
+    for source in sorted(
+        {*_SOURCES.glob("*.h"), *(folder or _SOURCES / part).glob("*.cc"), *(folder or _SOURCES).glob("*.h")}
+    ):
         digest.update(source.name.encode() + source.read_bytes())
     parts = (
         torch.__version__,
