@@ -41,7 +41,8 @@ def train(steps, warm):
 train(steps, 2)
 """
 MODES = {
-    "plain": [], "memfit leaks": ["-m", "memfit.cli.main", "leaks"], "memfit.watch.serve": [], "memray": ["-m", "memray", "run", "-qfo"],
+    "plain": [], "memfit leaks": ["-m", "memfit.cli.main", "leaks"], "memfit.watch.serve": [],
+    "memray": ["-m", "memray", "run", "-qfo"],
     "tracemalloc": [],
 }  # fmt: skip
 
