@@ -21,7 +21,7 @@ from memfit.passes.packing import COLUMNS, PLANES, ROWS, Bytes, pack, padded, ti
 Floats = npt.NDArray[np.float32]
 
 RANGES = (1.0, 0.95, 0.9, 0.84, 0.77, 0.68)
-_CHUNK = 1 << 17  # values worked on at a time, so that temporaries stay small beside a layer
+_CHUNK = 1 << 15  # values worked on at a time, so that temporaries stay small beside a layer
 
 
 @dataclass(frozen=True)
