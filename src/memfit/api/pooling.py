@@ -183,9 +183,9 @@ class CpuPool:
 
     def statistics(self) -> PoolStatistics:
         """What the pool holds and did since the process began. Cost: microseconds."""
-        from memfit import _core
+        from memfit.runtime.pool import figures
 
-        raw = _core.pool_figures()
+        raw = figures()
         renamed = {
             "live": "live_bytes", "allocated": "allocated_bytes", "touched": "touched_bytes", "reserved": "reserved_bytes",
             "peak_live": "peak_live_bytes", "peak_allocated": "peak_allocated_bytes", "peak_touched": "peak_touched_bytes",
@@ -196,15 +196,15 @@ class CpuPool:
 
     def trim(self) -> int:
         """Give all free memory back to the system now; returns the bytes. A plan that is followed is left."""
-        from memfit import _core
+        from memfit.runtime.pool import trim
 
-        return _core.pool_trim()
+        return trim()
 
     def step(self) -> None:
         """Say that a step ends here. Steps that ask for the same are then planned after the second, not the third."""
-        from memfit import _core
+        from memfit.runtime.pool import end_step
 
-        _core.pool_step()
+        end_step()
 
     def _serve_tensors(self) -> None:
         if "torch" in sys.modules:

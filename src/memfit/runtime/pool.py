@@ -2,7 +2,7 @@
 
 NumPy lets a program name who allocates arrays (NEP 49); it keeps that name for each thread (each *context*) apart, so
 threads that Python starts later are told too. An array keeps who made it, and is freed by it, whatever is set by then.
-Frameworks with an allocator of their own ask ``memfit._core.pool_functions`` (see ``frameworks/torch/pool_allocator``).
+Frameworks with an allocator of their own ask ``functions`` (see ``frameworks/torch/pool_allocator``).
 """
 
 from __future__ import annotations
@@ -30,6 +30,26 @@ def set_active(active: bool) -> None:
 def settings(give_back_after: int, planning: bool) -> None:
     """``give_back_after``: seconds that a page stays unused before it goes back to the system, or NEVER."""
     _core.pool_settings(give_back_after, planning)
+
+
+def figures() -> dict[str, int]:
+    """What the pool holds and did, by name. Cost: microseconds."""
+    return _core.pool_figures()
+
+
+def functions() -> tuple[int, int, int]:
+    """Addresses of the pool's allocate, release and size functions, for allocators in C++."""
+    return _core.pool_functions()
+
+
+def trim() -> int:
+    """Give all free memory back to the system now; returns the bytes."""
+    return _core.pool_trim()
+
+
+def end_step() -> None:
+    """Say that a step of the program ends here."""
+    _core.pool_step()
 
 
 def serve_arrays() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from memfit import _core
 from memfit.errors import PoolError
 from memfit.frameworks.torch.hook_library import HookError, NoCompilerError, load_library
+from memfit.runtime.pool import functions as pool_functions
 
 _SOURCES = Path(__file__).parent / "pool_hook"
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
@@ -60,7 +60,7 @@ def install() -> str:
             + (f": {error.detail.splitlines()[-1]}" if error.detail else ""),
             "use a released torch, or memfit.pool.install(tensors=False) for NumPy alone",
         ) from error
-    allocate, release, _ = _core.pool_functions()
+    allocate, release, _ = pool_functions()
     outcome = int(library.memfit_pool_install(allocate, release))
     if outcome in _WHY:
         raise PoolError(*_WHY[outcome])
