@@ -44,7 +44,7 @@ def test_a_leak_is_found_however_the_script_ends(tmp_path, end):
     assert_found(found)
     best = found["findings"][0]
     assert best["birth"] == best["grown_at"] == "script.py:5"
-    assert 18_000 < best["bytes_per_step"] < 24_000
+    assert 18_000 < best["bytes_per_step"] < 27_000  # a thread that goes on after the loop adds to its last steps
     assert "Traceback" not in run.stdout
     assert run.stderr.count("Traceback") == ("raise" in end)
 
