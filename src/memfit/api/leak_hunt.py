@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from memfit.api.leak_probes import probes_now
 from memfit.ir.leak import LeakReport
-from memfit.observe.leak_judge import Judgement, judge, process_slope
-from memfit.observe.watcher import Watcher
+from memfit.observe.leak_judge import Judgement, judge
+from memfit.observe.watcher import Watcher, process_slope
 
 LEAST_JUDGED = 13
 """Steps before a judgement is tried."""

@@ -116,7 +116,7 @@ _SIZED = (list, dict, set, frozenset, tuple, str, bytes, bytearray, deque)
 
 
 def named_sizes(
-    roots: Iterable[tuple[str, Any]], size_of: Callable[[Any], int | None], limit: int = 4000, seconds: float = 0.02
+    roots: Iterable[tuple[str, Any]], size_of: Callable[[Any], int | None], limit: int = 4000, seconds: float = 0.2
 ) -> dict[str, int]:
     """Sizes of what the program's own names hold, two attributes deep: bytes of texts, elements of containers.
 
@@ -124,10 +124,10 @@ def named_sizes(
     object grows; this table tells. ``size_of`` answers for a framework's objects, None where it does not know one.
     """
     found: dict[str, int] = {}
-    until = time.perf_counter() + seconds
+    until = time.thread_time() + seconds
     queue = deque((name, value, 0) for name, value in roots)
     seen: set[int] = set()
-    while queue and len(found) < limit and time.perf_counter() < until:
+    while queue and len(found) < limit and time.thread_time() < until:
         name, value, depth = queue.popleft()
         if isinstance(value, _ATOMS) or id(value) in seen:
             continue

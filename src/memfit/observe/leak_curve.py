@@ -4,7 +4,7 @@ Samples are cut into blocks of equal numbers of steps and each block is represen
 and falls within a few steps (activations, a collector that runs now and then) has a flat lower envelope, a leak has not.
 A curve grows when, after the warm-up,
 
-    the envelope rises       at least 4 of 5 pairs of blocks, whatever their distance, rise (Kendall's tau >= 0.6)
+    the envelope rises       Kendall's tau over all pairs of blocks >= 0.6, and 9 of 10 pairs rise
     and does not level off   its slope over the last third is at least two fifths of the slope over all of it
     and matters              at least ``floor`` a step
 
@@ -69,7 +69,7 @@ def slope_of(
     whole = float(np.median(slopes))
     late = late_slope(x, y)
     low, high = (float(v) for v in np.percentile(slopes, (10, 90)))
-    growing = bool(rising >= _RISING and whole >= floor and late >= max(_LEVEL * whole, 0.5 * floor))
+    growing = bool(rising >= _RISING and low > 0 and whole >= floor and late >= max(_LEVEL * whole, 0.5 * floor))
     return Slope(growing, whole, low, high, late, int(at[-1] - at[0]))
 
 

@@ -20,7 +20,7 @@ from memfit.observe.leak_meter import Meter
 from memfit.observe.retention import Chain
 from memfit.runtime.living import living
 
-_PLAIN: tuple[type, ...] = (dict, list, tuple, set, weakref.ProxyType, weakref.CallableProxyType)
+_PLAIN: tuple[Any, ...] = (dict, list, tuple, set, *weakref.ProxyTypes)
 PATIENCE_BYTES = 64 << 20
 """Garbage that may pile up before it counts as a leak although the collector will come."""
 

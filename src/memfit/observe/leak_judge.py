@@ -45,11 +45,9 @@ from memfit.observe.leak_suspects import Suspect, growing_caches, growing_contai
 from memfit.observe.named_values import named_values
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
-from memfit.observe.watcher import Source, Watcher
-from memfit.runtime.living import living
+from memfit.observe.watcher import FLOOR, Source, Watcher, process_slope
+from memfit.runtime.living import columns, living
 
-FLOOR = 512
-"""Bytes a step below which growth is not worth a word."""
 _SAMPLE = 12
 _MOST_TARGETS = 400
 _MOST_KINDS = 10
@@ -91,6 +89,7 @@ class _Judge:
         self.skip = skip
         self.found: list[Finding] = []
         self.flagged: set[int] = set()
+        self._unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.garbage: leak_cycles.Garbage | None = None
         if final and self.slope.growing:  # before the walks, whose own objects would be among it
             self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts)
@@ -129,7 +128,7 @@ class _Judge:
         weighed.sort(key=lambda row: (len(row[0].chain.objects), -row[1].nbytes * row[2]))
         for group, held, rate in weighed:
             self._container_finding(group, held, rate)
-        self._objects_findings(samples, kinds, chains)
+        self._unheld = samples, kinds, chains
 
     def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
         points = summed(group.suspects)
@@ -244,7 +243,12 @@ class _Judge:
 
     def _rising_kinds(self) -> dict[int, float]:
         found = {}
+        _, after, _ = columns(self.objects)  # since the collection: garbage does not count
+        kinds, numbers = np.unique(after, return_counts=True)
+        now = dict(zip(kinds.tolist(), numbers.tolist(), strict=True))
         for kind, points in rising_types(self.looks, self.steps).items():
+            if kind in now:  # tuples are not among the objects
+                points[-1] = (points[-1][0], min(points[-1][1], now[kind]))
             rate = (points[-1][1] - points[0][1]) / max(1, points[-1][0] - points[0][0])
             if rate >= 0.05 and not levels_off(points):
                 found[kind] = rate
@@ -263,9 +267,9 @@ class _Judge:
                 found[kind].append(thing)
         return found
 
-    def _objects_findings(
-        self, samples: dict[int, list[Any]], kinds: dict[int, float], chains: dict[int, Chain]
-    ) -> None:
+    def pile(self) -> None:
+        """Objects that pile up in no container: chains, and whatever only objects hold."""
+        samples, kinds, chains = self._unheld
         if not self.slope.growing:
             return
         groups: dict[str, list[tuple[Any, Chain]]] = defaultdict(list)
@@ -289,8 +293,9 @@ class _Judge:
             if nbytes < FLOOR or self._explained(nbytes):
                 continue
             thing, chain = members[0]
-            holder = text
-            if any(holder == finding.holder for finding in self.found):
+            path, inside, where = text.partition(" in ")
+            start = f"{path.partition('.grad_fn')[0]}{inside}{where}"
+            if any(finding.holder in (text, start) for finding in self.found):
                 continue
             clue = Clue(text, "", type(thing).__qualname__, held)
             word, fix = kind_and_fix(clue)
@@ -331,7 +336,9 @@ class _Judge:
                 [value] if text or framework else newest(value, _SAMPLE), self.looks[0].address, self.probes,
                 self.watcher.shared, (),
             )  # fmt: skip
-            nbytes = rate if text or framework else rate * held.nbytes
+            nbytes = (
+                max(rate, held.nbytes / self.last_step if framework else 0) if text or framework else rate * held.nbytes
+            )
             if nbytes < FLOOR or (not text and not framework and self._explained(nbytes)):
                 continue
             if held.facts["graph"]:
@@ -351,16 +358,6 @@ class _Judge:
                 fix, "", (name,), (round(nbytes), round(nbytes)),
                 tuple((a, b) for a, b in points),
             ))  # fmt: skip
-
-
-def process_slope(source: Source) -> Slope:
-    """The slope of what the process holds, at the turns of a source."""
-    samples = source.samples
-    heap = np.asarray(samples.heap, np.float64)
-    held = heap + np.asarray(samples.python, np.float64) if len(heap) and heap.any() else np.asarray(
-        samples.resident, np.float64
-    )  # fmt: skip
-    return slope_of(samples.step, held, FLOOR)
 
 
 def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> Judgement:
@@ -383,8 +380,10 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     gc_was = gc.isenabled()
     gc.disable()
     try:
+        leak_rest.explain_cycles(court)
         court.containers()
         court.names()
+        court.pile()
     finally:
         if gc_was:
             gc.enable()

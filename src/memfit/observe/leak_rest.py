@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _EXPLAINED = 0.5
 _WORKER_FLOOR = 16 << 10
+_WITH_GRAPH = ("graph", "gradient_graph", "context", "compile")
+"""Kinds whose bytes lie in C++ and are estimated: what they leave unexplained is theirs."""
 _LONG_ENOUGH = 200
 _UNEXPLAINED = 2048
 """Bytes a step below which growth without a holder in Python is not worth a finding."""
@@ -37,10 +39,8 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
     if _left(court) > 0:
         _stuck(court)
     if _left(court) > 0:
-        _cycles(court)
-    if _left(court) > 0:
         _compiled(court)
-    if _left(court) > 0:
+    if _left(court) > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
         _native(court, final, notes)
 
 
@@ -76,7 +76,10 @@ def _stuck(court: _Judge) -> None:
         ))  # fmt: skip
 
 
-def _cycles(court: _Judge) -> None:
+def explain_cycles(court: _Judge) -> None:
+    """Take the garbage that a collection freed off the growth, as a finding or as no leak. Before all else is judged."""
+    if not court.slope.growing:
+        return
     garbage = court.garbage
     if garbage is None:
         return

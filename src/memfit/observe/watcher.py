@@ -28,11 +28,14 @@ import numpy as np
 from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
 from memfit.observe.leak_census import Look, named_sizes, take
+from memfit.observe.leak_curve import Slope, slope_of
 from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.probes import Probes
 from memfit.observe.retention import program_roots
 
+FLOOR = 512
+"""Bytes a step below which growth is not worth a word."""
 ENOUGH = 20
 WINDOW_STEPS = 3
 _MOST_SAMPLES = 1200
@@ -283,7 +286,8 @@ class Watcher:
             if len(points) < 2000:
                 points.append((source.count, nbytes))
         cost = time.thread_time() - began
-        self._next_workers = now + max(100 * cost, 0.02, (now - self.began) / 200)
+        patience = 5 if max(map(len, self.workers.values()), default=99) < 16 else 60
+        self._next_workers = now + max(patience * cost, 0.02, (now - self.began) / 200)
 
     def close(self) -> None:
         """Stop; nothing is counted from now on."""
@@ -307,3 +311,13 @@ def _length(thing: Any) -> int:
         return len(thing) if not hasattr(thing, "cache_info") else int(thing.cache_info().currsize)
     except Exception:
         return -1
+
+
+def process_slope(source: Source) -> Slope:
+    """The slope of what the process holds, at the turns of a source."""
+    samples = source.samples
+    heap = np.asarray(samples.heap, np.float64)
+    held = heap + np.asarray(samples.python, np.float64) if len(heap) and heap.any() else np.asarray(
+        samples.resident, np.float64
+    )  # fmt: skip
+    return slope_of(samples.step, held, FLOOR)
