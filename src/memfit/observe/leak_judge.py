@@ -92,7 +92,7 @@ class _Judge:
         self._unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.garbage: leak_cycles.Garbage | None = None
         if final and self.slope.growing:  # before the walks, whose own objects would be among it
-            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts)
+            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, self.looks[0].address)
         self.objects: list[Any] = living()
         self.places = np.fromiter(map(id, self.objects), np.int64, len(self.objects))
 
@@ -380,13 +380,13 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     gc_was = gc.isenabled()
     gc.disable()
     try:
-        leak_rest.explain_cycles(court)
         court.containers()
         court.names()
-        court.pile()
     finally:
         if gc_was:
             gc.enable()
+    leak_rest.explain_cycles(court)
+    court.pile()
     notes: list[str] = []
     leak_rest.explain_rest(court, final, notes)
     findings = settled(court.found, court.slope)

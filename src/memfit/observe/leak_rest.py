@@ -77,15 +77,15 @@ def _stuck(court: _Judge) -> None:
 
 
 def explain_cycles(court: _Judge) -> None:
-    """Take the garbage that a collection freed off the growth, as a finding or as no leak. Before all else is judged."""
+    """Take the garbage that a collection freed off the growth, as a finding or as no leak."""
     if not court.slope.growing:
         return
     garbage = court.garbage
     if garbage is None:
         return
-    per_step = garbage.nbytes / _span(court)
     left = _left(court)
-    if per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+    per_step = min(garbage.nbytes / _span(court), 1.2 * left)
+    if left <= 0 or per_step < 0.3 * left or garbage.objects < _span(court) / 2:
         return
     rate = garbage.objects / _span(court)
     if leak_cycles.patience(per_step, rate) < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
