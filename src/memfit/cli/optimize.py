@@ -38,7 +38,10 @@ def command(
     if is_compression(options):
         return compression_answer(model, options, settings=settings, output=output, html=html)
     if not model.endswith(".onnx") and ":" in model:
-        raise click.UsageError("say how: --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE")
+        raise click.UsageError(
+            "exact passes take a model file (.onnx); for a target say how: --budget SIZE, --quantize FORMAT or "
+            "--sparsify 2:4|SHARE"
+        )
     if html is not None:
         raise click.UsageError("--html is written with --budget, --quantize or --sparsify only")
     from memfit.api.optimizing import optimize  # here: it brings the core, which --help must not wait for

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any
 
-from memfit.observe.leak_census import CACHE_TYPE, frame_locals
+from memfit.observe.leak_census import CACHE_TYPE
 from memfit.observe.retention import Chain
+from memfit.runtime.living import frame_variables
 
 _PLAIN = (
     (re.compile(r"\._modules\['(\w+)'\]"), r".\1"),
@@ -90,7 +91,7 @@ def _label(above: Any, below: Any) -> str:
     if isinstance(above, CellType):
         return ""
     if isinstance(above, FrameType):
-        name = next((key for key, value in frame_locals(above).items() if value is below), "?")
+        name = next((key for key, value in frame_variables(above).items() if value is below), "?")
         return f" > {name} in {above.f_code.co_qualname}()"
     if isinstance(above, TracebackType):
         return ".tb_next" if below is above.tb_next else ".tb_frame"

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -163,14 +163,3 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     except Exception:
         return iter(())
     return iter(list(table.items())[:64]) if isinstance(table, dict) else iter(())
-
-
-def frame_locals(frame: FrameType) -> dict[str, Any]:
-    """The variables of a frame; the copy that Python would keep beside a function's frame is emptied again."""
-    table = frame.f_locals
-    if not frame.f_code.co_flags & 0x1:  # a module's or class's own names: the table is the real one
-        return dict(table)
-    copy = dict(table)
-    if sys.version_info < (3, 13) and sys.gettrace() is None:
-        table.clear()
-    return copy

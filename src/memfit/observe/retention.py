@@ -22,7 +22,7 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from memfit.machine.own_code import is_own_module, is_users_file
-from memfit.observe.leak_census import frame_locals
+from memfit.runtime.living import frame_variables
 
 Edges = Callable[[Any], "Iterable[tuple[str, Any]] | None"]
 """Further edges of an object as (label, object), None where there are none."""
@@ -68,7 +68,7 @@ def _main_roots(main: ModuleType | None, users: list[FrameType]) -> Iterator[Roo
     for frame in users:
         if frame.f_code.co_name == "<module>":
             continue
-        for name, value in frame_locals(frame).items():
+        for name, value in frame_variables(frame).items():
             yield Root(f"{name} in {frame.f_code.co_qualname}()", value, 0)
 
 
@@ -96,7 +96,7 @@ def roots() -> Iterator[Root]:
     yield from later
     for frame in frames:
         if frame not in users:
-            for name, value in frame_locals(frame).items():
+            for name, value in frame_variables(frame).items():
                 yield Root(f"{name} in {frame.f_code.co_qualname}()", value, 2)
 
 
