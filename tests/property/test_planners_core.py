@@ -66,7 +66,7 @@ def test_the_validator_says_what_the_cells_say(problem: Problem, data: st.DataOb
         assert (why_invalid(problem, placement, brute=brute) == "") == is_valid(problem, offset, memory)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(problem=problems())
 def test_oracle_placements_are_valid_and_never_below_the_load(problem: Problem) -> None:
     best = ExactPlacement(problem).smallest()
@@ -77,7 +77,7 @@ def test_oracle_placements_are_valid_and_never_below_the_load(problem: Problem) 
     assert why_invalid(problem, placement) == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problem=problems(most=5, memories=3))
 def test_the_load_is_below_every_peak_over_all_memories(problem: Problem) -> None:
     peak = smallest_peak(problem)
