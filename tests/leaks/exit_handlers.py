@@ -3,7 +3,6 @@
 source: ARM-software/devlib#676
 leaks: one connection with its buffer a step
 holder: atexit
-seen: no
 kind: container
 birth: the line that makes the buffer
 steps: 150

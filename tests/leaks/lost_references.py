@@ -3,7 +3,6 @@
 source: ascv/HyperLogLog#33
 leaks: bytes objects that no Python object refers to
 holder: dump|reference|refcount
-seen: no
 kind: native
 birth: the line that makes the result
 steps: 250

@@ -3,7 +3,6 @@
 source: pytorch/pytorch#82776
 leaks: output, graph and packed tuple, a cycle through C++
 holder: saved|pack|Exp
-seen: no
 kind: function-context
 birth: the line that computes the output
 steps: 150

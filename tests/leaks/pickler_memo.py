@@ -3,7 +3,6 @@ r"""One pickler writes a stream of messages; its memo keeps every object that it
 source: python/cpython#125756
 leaks: all messages so far
 holder: pickler|\bmemo\b
-seen: no
 kind: container
 birth: the line that makes the message
 steps: 150

@@ -3,7 +3,6 @@
 source: pytorch/pytorch#86537
 leaks: traced graphs and the tensors in them
 holder: jit|compilation.?unit
-seen: no
 kind: compile-cache
 birth: the line that traces
 steps: 60

@@ -3,7 +3,6 @@
 source: POSYDON-code/POSYDON#364
 leaks: one entry with its text a warning
 holder: __warningregistry__
-seen: no
 kind: container
 birth: the line that warns
 steps: 300

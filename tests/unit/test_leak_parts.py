@@ -120,9 +120,9 @@ class TestCensus:
 
     def test_what_grew_between_two_looks(self):
         kept, still = [1], [1, 2]
-        first, _ = take({}, {}, 0)
+        first, _ = take({}, {}, 0, {})
         kept.extend(range(10))
-        last, _ = take({}, {}, 0)
+        last, _ = take({}, {}, 0, {})
         found = grown(first, last)
         assert found[id(kept)] == 10
         assert id(still) not in found

@@ -24,6 +24,28 @@ def test_a_loop_that_leaks():
     assert any(finding.holder.startswith("kept in") for finding in report.findings)
 
 
+def test_a_judgement_that_fails_does_not_hide_the_growth(monkeypatch):
+    from memfit.api import leak_hunt
+
+    def fails(*_, **__):
+        raise RuntimeError("planned")
+
+    kept = []
+    hunt = leak_hunt.Hunt("a loop")
+    for _ in range(60):
+        hunt.watcher.turn("declared", "steps", "declared")
+        kept.append(bytearray(30_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(leak_hunt, "judge", fails)
+        hunt.judge()
+    kept.clear()
+    hunt.judge_if_new()
+    hunt.watcher.close()
+    report = hunt.report()
+    assert report.leaking is True
+    assert any("planned" in note for note in report.notes)
+
+
 def test_a_loop_that_does_not():
     with memfit.watch() as watching:
         for k in range(60):

@@ -44,10 +44,21 @@ class Hunt:
             self.notes.append(f"one judgement failed ({type(error).__name__}: {error}); please report it")
             if os.environ.get("MEMFIT_DEBUG"):
                 traceback.print_exc()
+            self._fall_back()
         finally:
             self.watcher.active = not self.watcher.faults
             self.judging += time.perf_counter() - began
         self.after()
+
+    def _fall_back(self) -> None:
+        """What the samples alone tell: a later judgement may come when what leaks has gone with its function."""
+        source = self.watcher.leader()
+        slope = process_slope(source) if source is not None else None
+        if source is not None and slope is not None and slope.growing and self.judgement is None:
+            self.judgement = Judgement(
+                True, [], [], slope, source.name, source.count, ["memory grows; who holds it could not be looked for"]
+            )
+            self.watcher.judged_at = source.count
 
     def judge_if_new(self) -> None:
         """Judge unless the last judgement saw nearly all of the steps."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from memfit.observe.probes import ArrayProbe, Probe, Probes
+from memfit.ir.leak_probe import Probe
+from memfit.observe.probes import ArrayProbe, Probes, PythonProbe
 
 
 def probes_now() -> Probes:
-    """Probes for NumPy and, where the program uses it, torch."""
-    found: list[Probe] = [ArrayProbe()]
+    """Probes for Python, NumPy and, where the program uses it, torch."""
+    found: list[Probe] = [ArrayProbe(), PythonProbe()]
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "Tensor") and hasattr(torch, "cuda"):
         from memfit.frameworks.torch.leak_probe import TorchProbe

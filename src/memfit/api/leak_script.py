@@ -56,7 +56,7 @@ class ScriptWatch:
 
     def end_loop(self, number: int) -> None:
         """An outermost loop of a function has ended; its variables are still there."""
-        if self.done or os.getpid() != self.hunt.pid or not self.watcher.active:
+        if self.done or os.getpid() != self.hunt.pid or not (self.watcher.active or self.watcher.faults):
             return
         source = self.watcher.sources.get(number)
         leader = self.watcher.leader()

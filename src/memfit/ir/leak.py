@@ -121,3 +121,13 @@ class Stuck:
     example: Any
     objects: int
     birth: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A list that compiled code keeps and that Python can only count: its ``holder`` in words, ``entries`` now."""
+
+    holder: str
+    kind: str
+    entries: int
+    fix: str

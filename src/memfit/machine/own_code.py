@@ -15,7 +15,7 @@ _LIBRARIES = tuple(
     for place in {*_PLACES, *site.getsitepackages(), site.getusersitepackages(), *_PLACES}
     if place
 )
-_OWN_PLUGINS = ("memfit.", "memray", "tracemalloc", "gc", "linecache")
+_OWN_PACKAGES = frozenset({"memfit", "memray", "tracemalloc"})
 
 
 @lru_cache(4096)
@@ -32,7 +32,7 @@ def is_users_file(path: str) -> bool:
 @lru_cache(16384)
 def is_own_module(name: str, path: str | None) -> bool:
     """Whether a module is part of the watching: nothing that it holds is the user's."""
-    if name == "memfit" or name.startswith(_OWN_PLUGINS):
+    if name.partition(".")[0] in _OWN_PACKAGES:
         return True
     return isinstance(path, str) and path.startswith(_OWN)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from memfit.machine.own_code import is_users_file, place
 from memfit.observe.held_bytes import newest
-from memfit.observe.leak_census import Longs
+from memfit.observe.leak_census import Longs, length_of
 from memfit.runtime.living import columns, living
 
 LONGEST = 6.0
@@ -37,7 +37,7 @@ class LineWindow:
 
     def __init__(self, containers: Sequence[Any], heap: Callable[[], int]) -> None:
         self._containers = list(containers)[:_MOST_CONTAINERS]
-        self._lengths = [_length(thing) for thing in self._containers]
+        self._lengths = [length_of(thing) for thing in self._containers]
         self._heap = heap
         self._last_heap = 0
         self._at: tuple[str, int] | None = None
@@ -46,6 +46,7 @@ class LineWindow:
         self._frames: list[FrameType] = []
         self.grown: dict[int, Counter[tuple[str, int]]] = {id(thing): Counter() for thing in self._containers}
         self.heap_by_line: Counter[tuple[str, int]] = Counter()
+        self.functions: dict[tuple[str, int], str] = {}
         self.open = False
 
     def start(self, frame: FrameType | None) -> bool:
@@ -88,6 +89,7 @@ class LineWindow:
 
     def _local(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
+            self.functions[frame.f_code.co_filename, frame.f_lineno] = frame.f_code.co_qualname
             self._note((frame.f_code.co_filename, frame.f_lineno))
         elif event == "return":
             above = frame.f_back
@@ -100,7 +102,7 @@ class LineWindow:
         if self._at is not None:
             self.heap_by_line[self._at] += heap - self._last_heap
             for number, thing in enumerate(self._containers):
-                length = _length(thing)
+                length = length_of(thing)
                 if length != self._lengths[number]:
                     self.grown[id(thing)][self._at] += length - self._lengths[number]
                     self._lengths[number] = length
@@ -109,13 +111,6 @@ class LineWindow:
         self._last_heap = self._heap()
         if self._events > _MOST_EVENTS or time.perf_counter() > self._until:
             self.stop()
-
-
-def _length(thing: Any) -> int:
-    try:
-        return len(thing) if not hasattr(thing, "cache_info") else int(thing.cache_info().currsize)
-    except Exception:
-        return -1
 
 
 class BirthWindow:

@@ -24,7 +24,7 @@ _PLAIN = (
     (re.compile(r"\['([A-Za-z_]\w*)'\](?=\()"), r".\1"),
 )
 _INDEX = re.compile(r"\[[^\[\]]*\]")
-_REPEATED = re.compile(r"((?:\.\w+|\[\*\]|\.\w+\[\*\]))\1{2,}")
+_REPEATED = re.compile(r"((?:\.\w+|\[\*\]| \([^()]*\)){1,3}?)\1{2,}")
 _LONGEST_KEY = 40
 
 

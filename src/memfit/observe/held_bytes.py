@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from memfit.observe.leak_census import CACHE_TYPE, Longs
+from memfit.observe.leak_census import CACHE_TYPE, Longs, is_compiled_container
 from memfit.observe.probes import Probes
 
 _NOT_ENTERED = (ModuleType, CodeType)
@@ -125,6 +125,9 @@ def newest(container: Any, count: int) -> list[Any]:
             return [container[i] for i in range(max(0, len(container) - count), len(container))]
         if isinstance(container, (set, frozenset)):
             return list(container)[-count:]
+        if is_compiled_container(type(container)):  # in no order: some of all
+            parts = [part for part in gc.get_referents(container) if not isinstance(part, (type, ModuleType))]
+            return parts[:: max(1, len(parts) // count)][-count:]
     except RuntimeError:  # it changed while it was looked at, by another thread
         return []
     return []

@@ -2,21 +2,42 @@
 
 Two looks at the same process, held side by side, tell which containers became longer, of which types there are more,
 and which objects are new; no reference to a user's object is kept between them, only its address. Containers are lists,
-dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size. Cost of a look:
-about 10 ms per 100,000 objects.
+dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size; of objects that
+compiled code made (a pickler's memo, a parser's tree, ``itertools.cycle``) the number of what they refer to is the length.
+Cost of a look: about 10 ms per 100,000 objects, and 0.3 us for each object of a compiled type.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from types import ModuleType
+from types import (
+    AsyncGeneratorType,
+    BuiltinFunctionType,
+    CellType,
+    ClassMethodDescriptorType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    TracebackType,
+    WrapperDescriptorType,
+)  # fmt: skip
 from typing import Any
 
 import numpy as np
@@ -33,7 +54,8 @@ class Look:
     """One census. ``counts``: of every step source then; ``address`` is sorted, ``kind`` and ``length`` beside it.
 
     ``caches``: address of an ``lru_cache`` -> (entries, bound or -1); ``named``: path of a name in the program -> size
-    (see ``named_sizes``); ``held``: bytes held by the process at the time.
+    (see ``named_sizes``); ``held``: bytes held by the process at the time; ``registers``: lists that only compiled code
+    sees, by name -> entries (``Probes.registers``).
     """
 
     when: float
@@ -44,6 +66,7 @@ class Look:
     caches: dict[int, tuple[int, int]]
     named: dict[str, int]
     held: int = 0
+    registers: dict[str, int] = field(default_factory=dict)
     types: Counted = field(default_factory=lambda: Counted({}))
 
     def thinned(self) -> Look:
@@ -72,10 +95,11 @@ class Counted:
     by_type: dict[int, int]
 
 
-def take(counts: dict[str, int], named: dict[str, int], held: int) -> tuple[Look, list[Any]]:
+def take(counts: dict[str, int], named: dict[str, int], held: int, registers: dict[str, int]) -> tuple[Look, list[Any]]:
     """Look now; returns the look and the list of all objects but tuples, to be dropped soon."""
     objects = living()
     address, kind, length = columns(objects)
+    _measure_compiled(objects, kind, length)
     caches: dict[int, tuple[int, int]] = {}
     for place in np.flatnonzero(kind == id(CACHE_TYPE)).tolist():
         with contextlib.suppress(Exception):
@@ -84,10 +108,63 @@ def take(counts: dict[str, int], named: dict[str, int], held: int) -> tuple[Look
     order = np.argsort(address)
     types, numbers = np.unique(kind, return_counts=True)
     look = Look(
-        time.perf_counter(), dict(counts), address[order], kind[order], length[order], caches, named, held,
+        time.perf_counter(), dict(counts), address[order], kind[order], length[order], caches, named, held, registers,
         Counted(dict(zip(types.tolist(), numbers.tolist(), strict=True))),
     )  # fmt: skip
     return look, objects
+
+
+_NO_CONTAINERS = frozenset({
+    BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, CoroutineType, AsyncGeneratorType, MethodType,
+    ModuleType, TracebackType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, ClassMethodDescriptorType,
+    WrapperDescriptorType, MethodWrapperType, MappingProxyType, weakref.ref, property, staticmethod, classmethod, slice,
+    super, type, CACHE_TYPE, memoryview,
+})  # fmt: skip
+_TRACKED = 1 << 14
+_MOST_OF_A_KIND = 3000
+_compiled_kinds: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def is_compiled_container(kind: type) -> bool:
+    """Whether objects of a type are made by compiled code, and may hold any number of others without showing a length."""
+    known = _compiled_kinds.get(kind)
+    if known is None:
+        known = _compiled_kinds[kind] = _holds_unseen(kind)
+    return known
+
+
+def _holds_unseen(kind: type) -> bool:
+    if kind in _NO_CONTAINERS or issubclass(kind, (list, dict, set, frozenset, tuple, deque, BaseException, type)):
+        return False
+    if not kind.__flags__ & _TRACKED or kind.__dictoffset__ or kind.__module__.startswith("memfit."):
+        return False
+    return not any("__slots__" in base.__dict__ for base in kind.__mro__)
+
+
+def _measure_compiled(objects: list[Any], kind: Longs, length: Longs) -> None:
+    """Put the lengths of compiled containers into ``length``; of a kind with very many objects none is one."""
+    numbers, first, counts = np.unique(kind, return_index=True, return_counts=True)
+    wanted = [
+        number
+        for number, at, count in zip(numbers.tolist(), first.tolist(), counts.tolist(), strict=True)
+        if count <= _MOST_OF_A_KIND and is_compiled_container(type(objects[at]))
+    ]
+    referents = gc.get_referents
+    for place in np.flatnonzero(np.isin(kind, wanted)).tolist():
+        length[place] = len(referents(objects[place]))
+
+
+def length_of(thing: Any) -> int:
+    """The length of a container as a look measures it, -1 where it has none. Never runs a length of the user's own."""
+    try:
+        for kind in (list, dict, set, frozenset, deque):
+            if isinstance(thing, kind):
+                return int(kind.__len__(thing))  # type: ignore[arg-type]
+        if type(thing) is CACHE_TYPE:
+            return int(thing.cache_info().currsize)
+        return len(gc.get_referents(thing)) if is_compiled_container(type(thing)) else -1
+    except Exception:
+        return -1
 
 
 def grown(first: Look, last: Look) -> dict[int, int]:

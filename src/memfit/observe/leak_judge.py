@@ -17,18 +17,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.ma
 
 from memfit.ir.leak import Finding
-from memfit.observe import leak_cycles, leak_rest
+from memfit.observe import leak_cycles, leak_names, leak_piles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.held_bytes import Held, held_by, newest
-from memfit.observe.leak_census import CACHE_TYPE, Look, rising_types
+from memfit.observe.leak_census import CACHE_TYPE, Look, is_compiled_container, rising_types
 from memfit.observe.leak_curve import LEAST_STEPS, Slope, slope_of
 from memfit.observe.leak_details import (
     container_name,
@@ -42,7 +41,6 @@ from memfit.observe.leak_details import (
 )
 from memfit.observe.leak_kinds import Clue, kind_and_fix
 from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
-from memfit.observe.named_values import named_values
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
 from memfit.observe.watcher import FLOOR, Source, Watcher, process_slope
@@ -51,6 +49,9 @@ from memfit.runtime.living import columns, living
 _SAMPLE = 12
 _MOST_TARGETS = 400
 _MOST_KINDS = 10
+_EXPLAINED = 0.5
+_UNEXPLAINED = 2048
+"""Bytes a step below which growth without a holder in Python is not worth a finding."""
 
 
 @dataclass
@@ -89,7 +90,8 @@ class _Judge:
         self.skip = skip
         self.found: list[Finding] = []
         self.flagged: set[int] = set()
-        self._unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
+        self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
+        self.reached: set[int] = set()
         self.garbage: leak_cycles.Garbage | None = None
         if final and self.slope.growing:  # before the walks, whose own objects would be among it
             self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, self.looks[0].address)
@@ -114,7 +116,9 @@ class _Judge:
         kinds = self._rising_kinds()
         samples = self._survivors(kinds)
         targets = [s.thing for s in candidates] + [thing for things in samples.values() for thing in things]
-        chains = Retention(self.probes.edges, self.skip).find(targets)
+        retention = Retention(self.probes.edges, self.skip)
+        chains = retention.find(targets)
+        self.reached = retention.reached
         groups: dict[str, _Group] = {}
         for suspect in candidates:
             chain = chains.get(id(suspect.thing))
@@ -128,7 +132,7 @@ class _Judge:
         weighed.sort(key=lambda row: (len(row[0].chain.objects), -row[1].nbytes * row[2]))
         for group, held, rate in weighed:
             self._container_finding(group, held, rate)
-        self._unheld = samples, kinds, chains
+        self.unheld = samples, kinds, chains
 
     def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
         points = summed(group.suspects)
@@ -136,7 +140,8 @@ class _Judge:
         if gained < 2 or gained / span < 0.01:
             return Held(0, 0), 0.0
         best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
-        count = min(_SAMPLE, best.points[-1][1] - best.points[0][1]) or 1
+        most = _SAMPLE if not is_compiled_container(type(best.thing)) else 4 * _SAMPLE  # in no order
+        count = min(most, best.points[-1][1] - best.points[0][1]) or 1
         elements = newest(best.thing, count)
         stop = {id(thing) for thing in group.chain.objects} | {id(s.thing) for s in group.suspects}
         held = held_by(elements, self.looks[0].address, self.probes, self.watcher.shared, stop)
@@ -201,10 +206,17 @@ class _Judge:
             self.quiet.append({"what": name, "why": f"not full yet: {why}"})
             return True
         slope = self.slope
+        if held.facts["mapped"] and self._mapped_too():
+            return False
         if slope.growing is False and nbytes > 4 * max(slope.high, FLOOR) and nbytes > 4 * max(slope.slope, 0):
             self.quiet.append({"what": name, "why": "gets longer, but the process holds no more than before"})
             return True
         return False
+
+    def _mapped_too(self) -> bool:
+        """Whether the resident size grows: malloc knows nothing of mapped memory."""
+        samples = self.source.samples
+        return slope_of(samples.step, [float(nbytes) for nbytes in samples.resident], FLOOR).growing is True
 
     def _caches_a_method(self, thing: Any, held: Held) -> bool:
         if not isinstance(thing, CACHE_TYPE):
@@ -267,97 +279,18 @@ class _Judge:
                 found[kind].append(thing)
         return found
 
-    def pile(self) -> None:
-        """Objects that pile up in no container: chains, and whatever only objects hold."""
-        samples, kinds, chains = self._unheld
-        if not self.slope.growing:
-            return
-        groups: dict[str, list[tuple[Any, Chain]]] = defaultdict(list)
-        for things in samples.values():
-            for thing in things:
-                chain = chains.get(id(thing))
-                if chain is None or any(id(above) in self.flagged for above in chain.objects):
-                    continue
-                groups[pattern(chain)].append((thing, chain))
-        rows = []
-        for text, members in groups.items():
-            things = [thing for thing, _ in members]
-            kind = id(type(things[0]))
-            if len(things) < max(2, len(samples[kind]) // 2):
-                continue
-            stop = {id(above) for _, chain in members for above in chain.objects} - {id(thing) for thing in things}
-            held = held_by(things[::-1], self.looks[0].address, self.probes, self.watcher.shared, stop)
-            rows.append((held.nbytes * kinds[kind], text, held, members, kinds[kind]))
-        rows.sort(key=lambda row: -row[0])
-        for nbytes, text, held, members, rate in rows[:_MOST_KINDS]:
-            if nbytes < FLOOR or self._explained(nbytes):
-                continue
-            thing, chain = members[0]
-            path, inside, where = text.partition(" in ")
-            start = f"{path.partition('.grad_fn')[0]}{inside}{where}"
-            if any(finding.holder in (text, start) for finding in self.found):
-                continue
-            clue = Clue(text, "", type(thing).__qualname__, held)
-            word, fix = kind_and_fix(clue)
-            window = self.watcher.birth_window
-            births = window.of_kind.get(type(thing).__qualname__, Counter()) if window is not None else Counter()
-            birth = births.most_common(1)[0][0] if births else ""
-            self.found.append(Finding(
-                word, f"{type(thing).__qualname__} objects", text, birth, round(nbytes), rate * max(1.0, held.objects),
-                fix, "", (holder_words(chain),), (round(nbytes), round(nbytes)),
-            ))  # fmt: skip
+    def left(self) -> float:
+        """Bytes a step that nothing explains, 0 where what is found explains most."""
+        explained = sum(finding.bytes_per_step for finding in self.found if finding.kind != "worker")
+        if not self.slope.growing or explained >= _EXPLAINED * self.slope.slope:
+            return 0.0
+        left = self.slope.slope - explained
+        return left if left >= _UNEXPLAINED and self.slope.low > 0 else 0.0
 
-    def _explained(self, nbytes: float) -> bool:
+    def explained(self, nbytes: float) -> bool:
         """Whether what was found already comes to what the process grows by."""
         total = sum(finding.bytes_per_step for finding in self.found)
         return bool(self.slope.growing and total >= 0.7 * self.slope.slope and total > 0)
-
-    # -- names whose value is replaced by a larger one ------------------------------------------------------------
-
-    def names(self) -> None:
-        if not self.slope.growing:
-            return
-        last = self.looks[-1].named
-        rows = []
-        for name, size in last.items():
-            points = [(self.steps(look), look.named[name]) for look in self.looks if name in look.named]
-            gained = size - points[0][1]
-            if len(points) < 3 or gained <= 0 or levels_off(points) or any(b[1] < a[1] for a, b in pairwise(points)):
-                continue
-            rows.append((gained / max(1, points[-1][0] - points[0][0]), name, points))
-        values = dict(named_values({name for _, name, _ in rows}))
-        for rate, name, points in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
-            value = values.get(name)
-            if value is None or any(name == finding.holder for finding in self.found) or id(value) in self.flagged:
-                continue
-            text = isinstance(value, (str, bytes, bytearray))
-            framework = self.probes.size(value) is not None
-            held = held_by(
-                [value] if text or framework else newest(value, _SAMPLE), self.looks[0].address, self.probes,
-                self.watcher.shared, (),
-            )  # fmt: skip
-            nbytes = (
-                max(rate, held.nbytes / self.last_step if framework else 0) if text or framework else rate * held.nbytes
-            )
-            if nbytes < FLOOR or (not text and not framework and self._explained(nbytes)):
-                continue
-            if held.facts["graph"]:
-                clue = Clue(name, "", type(value).__qualname__, held)
-                kind, fix = kind_and_fix(clue)
-                fix = f"{name} carries the graph of all earlier steps: " + (
-                    "add loss.item() instead of the loss"
-                    if held.facts["scalar graph"]
-                    else f"{name} = {name.partition(' in ')[0]}.detach() before it is used again"
-                )
-                what = "one graph that gets longer at every step"
-            else:
-                kind, what = "replaced", f"a {type(value).__qualname__} that is replaced by a larger one"
-                fix = f"{name.partition(' in ')[0]} gets longer at every step: keep a running result, or write the parts out"
-            self.found.append(Finding(
-                kind, what, name, "", round(nbytes), rate if not (text or framework) else held.objects / max(1, self.last_step),
-                fix, "", (name,), (round(nbytes), round(nbytes)),
-                tuple((a, b) for a, b in points),
-            ))  # fmt: skip
 
 
 def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> Judgement:
@@ -381,12 +314,12 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     gc.disable()
     try:
         court.containers()
-        court.names()
+        leak_names.replaced(court)
     finally:
         if gc_was:
             gc.enable()
     leak_rest.explain_cycles(court)
-    court.pile()
+    leak_piles.piles(court)
     notes: list[str] = []
     leak_rest.explain_rest(court, final, notes)
     findings = settled(court.found, court.slope)

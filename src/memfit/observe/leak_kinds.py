@@ -58,6 +58,10 @@ _TRACES = {"GraphModule", "FuncGraph", "ConcreteFunction", "ClosedJaxpr", "Jaxpr
            "LoadedExecutable", "Lowered", "PjitFunction", "AtomicFunction", "ExecutionEngine"}  # fmt: skip
 
 
+_PLAIN_CONTAINERS = {"list", "set", "deque", "tuple", "frozenset", "UserList", "dict", "OrderedDict", "defaultdict",
+                     "Counter", "WeakKeyDictionary", "WeakValueDictionary", "ChainMap", "_lru_cache_wrapper"}  # fmt: skip
+
+
 def kind_and_fix(clue: Clue) -> tuple[str, str]:
     """The kind, and the fix in one sentence."""
     path, held, holder = clue.path, clue.held, clue.path
@@ -114,6 +118,15 @@ def kind_and_fix(clue: Clue) -> tuple[str, str]:
         return "container", (
             f"{holder} gets a new key at every step and none is ever removed: delete the entry when it is done with, "
             "or bound it (functools.lru_cache(maxsize=…), or pop the oldest)"
+        )
+    if "__warningregistry__" in path:
+        return "container", (
+            f"each warning with a new text is remembered in {holder}: keep the text of a warning the same (log what changes), "
+            'or let it be shown always (warnings.simplefilter("always", …)), which remembers nothing'
+        )
+    if clue.container and clue.container not in _PLAIN_CONTAINERS:
+        return "container", (
+            f"{holder}, a {clue.container}, keeps all that it was given: clear it, or make a new one, when a step is done"
         )
     if "closure variable" in path or clue.element in ("function", "cell", "method", "partial"):
         return "closure", f"each function kept by {holder} wraps the one before: wrap once, or put the original back"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from memfit.ir.leak import Finding
 from memfit.machine.own_code import place
-from memfit.observe import leak_cycles
+from memfit.observe import leak_cycles, leak_piles
 from memfit.observe.held_bytes import held_by
 from memfit.observe.leak_curve import Slope, slope_of
 from memfit.observe.leak_meter import process_name, trim
@@ -22,13 +22,10 @@ from memfit.observe.leak_meter import process_name, trim
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
 
-_EXPLAINED = 0.5
 _WORKER_FLOOR = 16 << 10
 _WITH_GRAPH = ("graph", "gradient_graph", "context", "compile")
 """Kinds whose bytes lie in C++ and are estimated: what they leave unexplained is theirs."""
 _LONG_ENOUGH = 200
-_UNEXPLAINED = 2048
-"""Bytes a step below which growth without a holder in Python is not worth a finding."""
 
 
 def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
@@ -36,21 +33,15 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
     _workers(court)
     if not court.slope.growing:
         return
-    if _left(court) > 0:
+    if court.left() > 0:
         _stuck(court)
-    if _left(court) > 0:
+    if court.left() > 0:
         _compiled(court)
-    if _left(court) > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
+    leak_piles.orphans(court)
+    if court.left() > 0:
+        _registered(court)
+    if court.left() > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
         _native(court, final, notes)
-
-
-def _left(court: _Judge) -> float:
-    """Bytes a step that nothing explains, 0 where what is found explains most."""
-    explained = sum(finding.bytes_per_step for finding in court.found if finding.kind != "worker")
-    if explained >= _EXPLAINED * court.slope.slope:
-        return 0.0
-    left = court.slope.slope - explained
-    return left if left >= _UNEXPLAINED and court.slope.low > 0 else 0.0
 
 
 def _span(court: _Judge) -> int:
@@ -62,7 +53,7 @@ def _stuck(court: _Judge) -> None:
         if found.kind == "context" and found.objects / _span(court) < 0.2:
             continue
         held = held_by([found.example], court.looks[0].address, court.probes, court.watcher.shared, ())
-        left = _left(court)
+        left = court.left()
         if left <= 0:
             return
         rate = found.objects / _span(court) if found.kind == "context" else 1.0
@@ -83,7 +74,7 @@ def explain_cycles(court: _Judge) -> None:
     garbage = court.garbage
     if garbage is None:
         return
-    left = _left(court)
+    left = court.left()
     per_step = min(garbage.nbytes / _span(court), 1.2 * left)
     if left <= 0 or per_step < 0.3 * left or garbage.objects < _span(court) / 2:
         return
@@ -115,7 +106,7 @@ def _without(court: _Judge, per_step: float) -> Slope:
 def _compiled(court: _Judge) -> None:
     for name, number in sorted(court.probes.compiled().items(), key=lambda row: -row[1]):
         if number >= max(3, 0.2 * _span(court)):
-            left = _left(court)
+            left = court.left()
             court.found.append(Finding(
                 "compile", f"{name.partition(' (')[0]} was compiled {number} times", name,
                 name.partition("(")[2].rstrip(")"), round(left), number / _span(court),
@@ -125,8 +116,28 @@ def _compiled(court: _Judge) -> None:
             return
 
 
+def _registered(court: _Judge) -> None:
+    for register, rate in leak_piles.rising_registers(court)[:1]:
+        left = court.left()
+        line, _, _ = _line_of_growth(court)
+        court.found.append(Finding(
+            register.kind, f"{rate:.3g} more entries a step in a list that only compiled code sees", register.holder,
+            line, round(left), rate, register.fix, line, (register.holder,),
+            (round(court.slope.low), round(court.slope.high)),
+        ))  # fmt: skip
+
+
+def _line_of_growth(court: _Judge) -> tuple[str, float, str]:
+    """Where malloc handed out most in the traced steps: the line, how much a step, the function; empty where none was seen."""
+    window = court.watcher.line_window
+    if window is None or not window.heap_by_line:
+        return "", 0.0, ""
+    (path, number), nbytes = window.heap_by_line.most_common(1)[0]
+    return place(path, number), nbytes / court.watcher.line_steps, window.functions.get((path, number), "")
+
+
 def _native(court: _Judge, final: bool, notes: list[str]) -> None:
-    left = _left(court)
+    left = court.left()
     if court.source.kind == "time" and court.slope.steps < _LONG_ENOUGH:
         return  # requests overlap the moments at which a service is sampled: a short rise tells nothing
     if final:
@@ -143,16 +154,14 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
             if trim() and resident - court.watcher.meter.read().resident >= 0.5 * left * _span(court):
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
-    window = court.watcher.line_window
-    line, share = "", 0.0
-    if window is not None and window.heap_by_line:
-        (path, number), nbytes = window.heap_by_line.most_common(1)[0]
-        share = nbytes / court.watcher.line_steps
-        line = place(path, number)
+    line, share, function = _line_of_growth(court)
     if share >= 0.3 * left:
-        holder = f"native memory taken at {line}"
+        holder = f"native memory taken at {line}" + (f" in {function}()" if function not in ("", "<module>") else "")
         what = "malloc'ed blocks that no Python object owns"
-        fix = f"the call at {line} takes memory that is never given back: call the library's free or close function for it"
+        fix = (
+            f"the call at {line} takes memory that is never given back: call the library's free or close function for it "
+            "(of an object made in C or through ctypes: release the reference that was taken, Py_DECREF)"
+        )
     else:
         line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"
         fix = "run it under memray (memray run --native) to see which library's call takes it"

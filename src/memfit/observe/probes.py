@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import mmap
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from memfit.ir.leak import Stuck
+from memfit.ir.leak import Register, Stuck
+from memfit.ir.leak_probe import Probe
 from memfit.observe.leak_census import Longs
 
 
-class Probe(Protocol):
-    """Answers for objects of one framework, None for all others. No call may change or keep an object."""
-
-    def edges(self, thing: Any) -> Iterable[tuple[str, Any]] | None:
-        """References that the collector cannot see, as (label, object)."""
-
-    def own_bytes(self, thing: Any, seen: set[int]) -> int | None:
-        """Bytes behind an object that ``sys.getsizeof`` does not count; shared memory once, noted in ``seen``."""
-
-    def size(self, thing: Any) -> int | None:
-        """A size that grows when the object is replaced by a larger one, in bytes."""
-
-    def facts(self, thing: Any) -> Iterable[str]:
-        """Words of ``leak_kinds`` that hold for the object: ``graph``, ``view``, ``context``."""
-
-    def shared(self) -> set[int]:
-        """Keys of memory that lives now, so that what is built upon it later is not charged with it."""
-
-    def stuck(self, old: Longs) -> Iterable[Stuck]:
-        """What piles up since the objects at the addresses ``old``, where no reference that Python sees leads."""
-
-    def compiled(self) -> dict[str, int]:
-        """How often each function was compiled or traced so far, by ``name (file:line)``."""
-
-    def worker_data(self) -> str:
-        """What worker processes of the framework read or keep, by name; empty where there are none."""
-
-    def clear_caches(self) -> str:
-        """Empty the caches that the framework keeps by design and fills again; their names, empty where none."""
-
-
-class ArrayProbe:
+class ArrayProbe(Probe):
     """NumPy's arrays: a view keeps its whole base alive."""
 
     def edges(self, thing: Any) -> Iterable[tuple[str, Any]] | None:
@@ -69,25 +41,41 @@ class ArrayProbe:
             return ("view",)
         return ()
 
-    def shared(self) -> set[int]:
-        """Nothing: arrays are objects, and known as such."""
-        return set()
 
-    def stuck(self, old: Longs) -> Iterable[Stuck]:
-        """Nothing."""
-        return ()
+class PythonProbe(Probe):
+    """What Python itself keeps in C: mapped memory, and the functions that it calls at exit."""
 
-    def compiled(self) -> dict[str, int]:
-        """Nothing."""
-        return {}
+    def edges(self, thing: Any) -> Iterable[tuple[str, Any]] | None:
+        """What a view of memory looks at."""
+        if type(thing) is memoryview:
+            try:
+                return [(".obj", thing.obj)]
+            except ValueError:  # released
+                return None
+        return None
 
-    def worker_data(self) -> str:
-        """Nothing."""
-        return ""
+    def own_bytes(self, thing: Any, seen: set[int]) -> int | None:
+        """The length of a mapping."""
+        if not issubclass(type(thing), mmap.mmap):
+            return None
+        try:
+            return mmap.mmap.__len__(thing)
+        except ValueError:  # closed
+            return 0
 
-    def clear_caches(self) -> str:
-        """Nothing."""
-        return ""
+    def facts(self, thing: Any) -> Iterable[str]:
+        """``mapped``: memory that malloc does not know of."""
+        return ("mapped",) if issubclass(type(thing), mmap.mmap) else ()
+
+    def registers(self) -> Iterable[Register]:
+        """The functions to be called at exit."""
+        count = getattr(atexit, "_ncallbacks", None)
+        if count is not None:
+            yield Register(
+                "atexit (functions that wait for the end of the program)", "handler", count(),
+                "what is registered with atexit is kept until the program ends: register one function once, call "
+                "atexit.unregister(function) when an object is closed, or use weakref.finalize(object, …)",
+            )  # fmt: skip
 
 
 class Probes:
@@ -134,6 +122,14 @@ class Probes:
     def stuck(self, old: Longs) -> list[Stuck]:
         """All answers."""
         return [found for probe in self._probes for found in probe.stuck(old)]
+
+    def orphan(self, thing: Any) -> Stuck | None:
+        """The first answer."""
+        return next(filter(None, (probe.orphan(thing) for probe in self._probes)), None)
+
+    def registers(self) -> list[Register]:
+        """All answers."""
+        return [found for probe in self._probes for found in probe.registers()]
 
     def compiled(self) -> dict[str, int]:
         """All answers."""

@@ -47,6 +47,12 @@ class Chain:
     labels: tuple[str, ...]
 
 
+_ITS_OWN = frozenset({
+    "__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__", "__cached__", "__builtins__", "__path__",
+})  # fmt: skip
+"""What every module has; other names with underscores, as ``__warningregistry__``, are tables that programs fill."""
+
+
 def program_roots() -> Iterator[Root]:
     """The program's own names: globals of its modules, variables of its running functions. Cost: one look at each module."""
     main = sys.modules.get("__main__")
@@ -56,14 +62,14 @@ def program_roots() -> Iterator[Root]:
         file = getattr(module, "__file__", None) if module is not main else None
         if isinstance(file, str) and is_users_file(file) and not is_own_module(name, file):
             for key, value in list(vars(module).items()):
-                if not key.startswith("__"):
+                if key not in _ITS_OWN:
                     yield Root(f"{name}.{key}", value, 1)
 
 
 def _main_roots(main: ModuleType | None, users: list[FrameType]) -> Iterator[Root]:
     if main is not None and not is_own_module(getattr(main, "__name__", ""), getattr(main, "__file__", None)):
         for name, value in list(vars(main).items()):
-            if not name.startswith("__"):
+            if name not in _ITS_OWN:
                 yield Root(name, value, 0)
     for frame in users:
         if frame.f_code.co_name == "<module>":
@@ -87,7 +93,7 @@ def roots() -> Iterator[Root]:
             continue
         rank = 1 if isinstance(file, str) and is_users_file(file) else 2
         for key, value in list(vars(module).items()):
-            if not (key.startswith("__") and key.endswith("__")) or key == "__warningregistry__":
+            if key not in _ITS_OWN:
                 root = Root(f"{name}.{key}", value, rank)
                 if rank == 1:
                     yield root
@@ -118,13 +124,17 @@ _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None), CodeType
 
 
 class Retention:
-    """One walk over the whole process; ``find`` answers for the objects asked for."""
+    """One walk over the whole process; ``find`` answers for the objects asked for.
+
+    ``reached``: afterwards, the addresses of all that the walk met; complete where an object was not found.
+    """
 
     def __init__(self, edges: Edges, skip: Collection[int] = ()) -> None:
         self._edges = edges
         self._skip = set(skip)
         self._tables = {id(vars(module)) for module in list(sys.modules.values()) if isinstance(module, ModuleType)}
         self.walked = 0
+        self.reached: set[int] = set()
 
     def find(self, targets: Iterable[Any], limit: int = 3_000_000) -> dict[int, Chain]:
         """The chain to each target that a root reaches, by ``id``. ``limit``: objects walked at most."""
@@ -143,6 +153,7 @@ class Retention:
                 self._walk(batch, wanted, parent, root_of, alive, found, limit)
             if root is not None:
                 batch, rank = [root], root.rank
+        self.reached = parent.keys() | root_of.keys()
         return {address: self._chain(thing, parent, root_of) for address, thing in found.items()}
 
     def _walk(

@@ -27,7 +27,7 @@ import numpy as np
 
 from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
-from memfit.observe.leak_census import Look, named_sizes, take
+from memfit.observe.leak_census import Look, length_of, named_sizes, take
 from memfit.observe.leak_curve import Slope, slope_of
 from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
@@ -151,7 +151,7 @@ class Watcher:
             source.samples.add(source.count, now, level.heap, level.python, level.resident)
             if leader is source:
                 for thing, points in self.tracked.values():
-                    length = _length(thing)
+                    length = length_of(thing)
                     if length >= 0:
                         points.append((source.count, length))
                 self._workers(source, now)
@@ -221,7 +221,7 @@ class Watcher:
         probes = self.probes()
         named = named_sizes(_names(), probes.size)
         counts = {source.name: source.count for source in self.sources.values()}
-        look, objects = take(counts, named, held)
+        look, objects = take(counts, named, held, {one.holder: one.entries for one in probes.registers()})
         if not self.looks:
             self.shared = probes.shared()
         places = np.fromiter(map(id, objects), np.int64, len(objects))
@@ -304,13 +304,6 @@ def _users_frame() -> FrameType | None:
     while frame is not None and not is_users_file(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
-
-
-def _length(thing: Any) -> int:
-    try:
-        return len(thing) if not hasattr(thing, "cache_info") else int(thing.cache_info().currsize)
-    except Exception:
-        return -1
 
 
 def process_slope(source: Source) -> Slope:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from memfit.frameworks.torch import primitive_cache
-from memfit.ir.leak import Stuck
+from memfit.ir.leak import Register, Stuck
+from memfit.ir.leak_probe import Probe
 from memfit.machine.own_code import place
 from memfit.runtime.living import columns, living
 
@@ -31,8 +32,8 @@ _PyNode: Any = torch._C._FunctionBase
 _saved_names: dict[type, tuple[str, ...]] = {}
 
 
-class TorchProbe:
-    """A ``Probe`` for tensors and nodes of the graph."""
+class TorchProbe(Probe):
+    """Tensors and nodes of the graph."""
 
     def edges(self, thing: Any) -> Iterable[tuple[str, Any]] | None:
         """A tensor's node and gradient; a node's next nodes and saved tensors."""
@@ -71,6 +72,8 @@ class TorchProbe:
                 and storage.nbytes() >= 4 * max(1, thing.numel() * thing.element_size()) + 4096
             ):
                 words.append("view")
+            if _is_mapped(storage):
+                words.append("mapped")
             return words
         if issubclass(type(thing), _PyNode):
             return ("context",)
@@ -86,6 +89,31 @@ class TorchProbe:
     def stuck(self, old: Longs) -> Iterable[Stuck]:
         """Contexts that keep their own output, and gradients that keep the graph of their own computation."""
         return [*_stuck_contexts(old), *_stuck_gradients()]
+
+    def orphan(self, thing: Any) -> Stuck | None:
+        """A tensor that its own node saved through a hook: the two keep each other alive."""
+        node = _grad_fn(thing) if _is_tensor(thing) else None
+        if node is None or not any(_same_memory(child, thing) for _, child in _node_edges(node)):
+            return None
+        name = type(node).__name__.rstrip("0123456789").removesuffix("Backward")
+        return Stuck(
+            "context", "outputs that a hook for saved tensors packed as they are",
+            f"saved_tensors_hooks: what pack() returned for the output of {name}",
+            "pack() must not keep the tensor that it is given (its graph keeps what pack() returned): return "
+            "tensor.detach(), a copy, or something to load it by",
+            thing, 1,
+        )  # fmt: skip
+
+    def registers(self) -> Iterable[Register]:
+        """The functions that torch.jit has compiled or traced, which it never drops."""
+        state = sys.modules.get("torch.jit._state")
+        unit = getattr(state, "_python_cu", None)
+        if unit is not None and hasattr(unit, "get_functions"):
+            yield Register(
+                "torch.jit's compilation unit (torch.jit._state._python_cu)", "compile", len(unit.get_functions()),
+                "torch.jit.trace and torch.jit.script keep every graph with its constants for good: trace once, outside of "
+                "the loop, with what changes as an argument, or in a process of its own",
+            )  # fmt: skip
 
     def compiled(self) -> dict[str, int]:
         """Compilations by torch.compile, by function."""
@@ -295,6 +323,21 @@ def _storage(tensor: torch.Tensor) -> Any:
         return tensor.untyped_storage()
     except Exception:
         return None
+
+
+def _same_memory(one: Any, other: torch.Tensor) -> bool:
+    """Whether a saved value, which is made anew when it is asked for, is that tensor."""
+    if not _is_tensor(one):
+        return False
+    first, second = _storage(one), _storage(other)
+    return first is not None and second is not None and first.data_ptr() == second.data_ptr() != 0
+
+
+def _is_mapped(storage: Any) -> bool:
+    try:
+        return bool(storage is not None and storage.device.type == "cpu" and storage.is_shared())
+    except Exception:  # a tensor that is only traced
+        return False
 
 
 def _storage_bytes(tensor: torch.Tensor, seen: set[int]) -> int:
