@@ -121,7 +121,7 @@ _NO_CONTAINERS = frozenset({
     super, type, CACHE_TYPE, memoryview,
 })  # fmt: skip
 _TRACKED = 1 << 14
-_MOST_OF_A_KIND = 3000
+_MOST_OF_A_KIND = 600
 _compiled_kinds: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
