@@ -5,7 +5,7 @@ leaks: the nodes of each step's graph, linked through the additions
 holder: running_loss
 kind: graph-kept
 birth: the line that runs the model
-steps: 300
+steps: 160
 """
 
 import sys
@@ -29,4 +29,4 @@ def train(steps):
 
 
 if __name__ == "__main__":
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    train(int(sys.argv[1]) if len(sys.argv) > 1 else 160)
