@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memfit.frameworks.torch.calibrate import calibrate, measure
-from memfit.frameworks.torch.scratch import extra_output_bytes, is_known, scratch_bytes
+from memfit.frameworks.torch.scratch import extra_output_bytes, is_known, lanes, scratch_bytes
 from memfit.frameworks.torch.scratch_recurrent import layer_gradients, layer_outputs
 from memfit.frameworks.torch.scratch_terms import tensors_of
 
@@ -63,6 +63,33 @@ def test_convolution_backward(sizes: tuple[int, ...]) -> None:
     with torch.no_grad():
         grad = torch.ones_like(ATEN.convolution.default(*args))
         check(ATEN.convolution_backward.default, grad, *args[:2], None, *args[3:], [True, True, False], part=0.12)
+
+
+@st.composite
+def depthwise(draw: st.DrawFn) -> tuple[int, ...]:
+    height, width = draw(st.integers(2, 16)), draw(st.integers(2, 16))
+    rows, columns = draw(st.sampled_from([3, 5, 7])), draw(st.sampled_from([3, 5, 7]))
+    stride, full = draw(st.sampled_from([1, 1, 2])), draw(st.booleans())
+    down = rows // 2 if full or height < rows else draw(st.integers(0, 1))
+    across = columns // 2 if full or width < columns else draw(st.integers(0, 1))
+    return draw(st.sampled_from([24, 52, 96, 384])), height, width, rows, columns, stride, down, across
+
+
+@pytest.mark.skipif(lanes() != 8, reason="rules of the AVX2 kernels, which are not taken here")
+@pytest.mark.parametrize("wanted", [[True, True, False], [True, False, False], [False, True, False]])
+@settings(FEW, max_examples=40)
+@given(sizes=depthwise())
+def test_depthwise_backward_in_channels_last(sizes: tuple[int, ...], wanted: list[bool]) -> None:
+    channels, height, width, rows, columns, stride, down, across = sizes
+    x = torch.randn(2, channels, height, width).to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, 1, rows, columns)
+    place = [stride, stride], [down, across], [1, 1], False, [0, 0], channels
+    with torch.no_grad():
+        grad = ATEN.convolution.default(x, weight, None, *place)
+        call = ATEN.convolution_backward.default, (grad, x, weight, None, *place, wanted), {}
+        inside, peak, out = measure(call)
+        projected = scratch_bytes(call[0], call[1], call[2], out)
+    assert abs(projected - inside) <= max(0.02 * peak, 4096), (projected, inside, peak)
 
 
 @FEW

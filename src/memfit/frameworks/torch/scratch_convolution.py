@@ -174,6 +174,25 @@ def forward_scratch(c: Convolution, *, lanes: int, threads: int, low_precision: 
     return max(inside - c.output_bytes, out_copies * b.y)
 
 
+def _depthwise_weights(c: Convolution, weight: int, wanted: bool, threads: int) -> int:
+    """Bytes of a depthwise backward in channels last with AVX2, by the kernel that makes the weights' gradient.
+
+    The kernel of its own (window at most three wide, padding at most half of it and, where it strides, at most a stride,
+    all of its rows inside the image) keeps one blocked gradient. A window taller than the image goes to matrix products,
+    with columns of one image's channel. The rest goes to blocked matrix products, on a gradient of 8 x 8 lanes a channel.
+    """
+    if not wanted:
+        return weight
+    height, rows = c.spatial[-2], c.kernel[-2]
+    if height < rows:
+        columns = (prod(c.kernel) + 1) * prod(c.out) * c.itemsize
+        return 4 * c.weight_bytes + threads * columns + 384
+    half = all(2 * p <= k and (s == 1 or p <= s) for p, k, s in zip(c.padding, c.kernel, c.stride, strict=True))
+    if c.kernel[-1] <= 3 and half and height >= rows + c.padding[-2] % c.stride[-2]:
+        return 2 * weight
+    return c.weight_bytes * (1 + 8 * 8)
+
+
 def backward_scratch(
     c: Convolution, mask: tuple[bool, bool, bool], *, lanes: int, threads: int, low_precision: tuple[torch.dtype, ...]
 ) -> int:
@@ -193,6 +212,8 @@ def backward_scratch(
     if c.dtype != torch.float32:
         image = (c.channels * prod(c.spatial) + c.features * prod(c.out)) * c.itemsize
         reduce += int(1.27 * threads * image)
+    if c.channels_last and lanes == 8 and c.groups > 1 and c.channels == c.groups == c.features and len(c.kernel) == 2:
+        return _depthwise_weights(c, b.weight, mask[1], threads) + (0 if c.weight_last else c.weight_bytes) + reduce
     if c.channels_last:
         squared = c.groups > 1 and c.channels == c.groups and (max(c.kernel) > 3 or min(c.out[-2:]) < max(c.kernel))
         kept = b.weight * lanes * lanes if squared else b.weight
