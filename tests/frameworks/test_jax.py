@@ -197,3 +197,44 @@ def test_the_command_fits_verifies_and_writes_a_recipe(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     with pytest.raises(TargetError, match="not one number"):
         jax_step(Step(chain, chain_step().inputs, train=True))
+
+
+TARGET = """
+import jax, jax.numpy as jnp
+def model(params, x):
+    for p in params:
+        x = x + jnp.tanh(x @ p["a"]) @ p["b"]
+    return x
+def shaped(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+def parameters(width):
+    return [{"a": shaped(width, 4 * width), "b": shaped(4 * width, width)} for _ in range(3)]
+def train(batch=16, width=64):
+    inputs = {"params": parameters(width), "x": shaped(batch, width)}
+    return {"model": model, "inputs": inputs, "loss": lambda y: (y**2).mean()}
+def infer():
+    (b,) = jax.export.symbolic_shape("batch")
+    return model, (parameters(64), jax.ShapeDtypeStruct((b, 64), jnp.float32))
+"""
+
+
+def test_predict_and_plan_read_a_function_of_jax(tmp_path: Path) -> None:
+    from memfit.api.planning import plan
+    from memfit.api.prediction import predict
+
+    file = tmp_path / "steps_of_jax.py"
+    file.write_text(TARGET)
+    report = predict(f"{file}:train")
+    parameters = 3 * 2 * 64 * 256 * 4
+    assert report.categories["parameters"] >= parameters
+    assert report.categories["gradients"] > parameters // 2
+    assert report.peak.allocated >= 2 * parameters  # the compiler's: arguments and results
+    assert "steps_of_jax.py" in report.at.line
+    with pytest.raises(TargetError, match="batch"):
+        predict(f"{file}:infer")
+    small, large = (predict(f"{file}:infer", bound={"batch": n}).peak.live for n in (8, 64))
+    assert large - small == 56 * 64 * 4 * 7  # the input, what is carried, the wide value (4), its product
+    assert plan(f"{file}:infer", bound={"batch": 8}, time_limit=1).best.peak > 0
+    found = predict(f"{file}:train", budget=2 * report.peak.allocated, find_batch="batch").largest_batch
+    assert found is not None
+    assert found["value"] > 16

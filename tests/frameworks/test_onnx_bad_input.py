@@ -165,7 +165,10 @@ def test_open_dimensions_without_numbers(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_a_bound_dimension_for_what_is_no_model_file(tmp_path: Path, capsys: Any) -> None:
-    assert "model file" in refused(capsys, "predict", "nowhere.py:step", "--bind", "n=2")
+    (tmp_path / "step_of_torch.py").write_text(
+        "import torch\ndef step():\n    return torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
+    )
+    assert "model file" in refused(capsys, "predict", f"{tmp_path / 'step_of_torch.py'}:step", "--bind", "n=2")
 
 
 def test_optimize_takes_model_files_only(tmp_path: Path, capsys: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from memfit.analyses.liveness import lifetimes
-from memfit.ir.graph import Graph
+from memfit.ir.graph import Graph, Op
 from memfit.ir.trace import Category, Trace, TraceOp, TraceStorage
 
 
@@ -28,7 +28,7 @@ def trace_of_graph(graph: Graph, shapes: Mapping[str, tuple[tuple[int, ...], str
     """
     inputs = frozenset(graph.meta.get("inputs", ()))
     described = shapes or {}
-    ops = [TraceOp("load", -1, "build"), *(TraceOp(op.name, 0, op.phase, op.label) for op in graph.ops)]
+    ops = [TraceOp("load", -1, "build"), *(_trace_op(op) for op in graph.ops)]
     storages: list[TraceStorage] = []
     events: list[tuple[int, int, int]] = []
     producer = graph.producer
@@ -56,3 +56,9 @@ def trace_of_graph(graph: Graph, shapes: Mapping[str, tuple[tuple[int, ...], str
     kept = [event for event in events if event[1]]
     columns: Any = np.array(kept, dtype=np.int64).reshape(-1, 3)
     return Trace("projected", tuple(ops), tuple(storages), columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def _trace_op(op: Op) -> TraceOp:
+    """``label`` is the module, and behind `` @ `` the line, where the front end knows one."""
+    module, _, line = op.label.partition(" @ ")
+    return TraceOp(op.name, 0, op.phase, module, line)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from memfit.api.prediction import predict
+from memfit.api.programs import step_of_other
 from memfit.errors import BudgetError, MissingFrameworkError, SizeError, VerifyError, target_named
 from memfit.frameworks.which import framework_of
 from memfit.ir.recipe import Recipe
@@ -197,16 +197,8 @@ def _budget_bytes(budget: int | str, baseline_peak: int) -> int:
 
 def _step_of_jax(target: str, settings: Mapping[str, Any] | None) -> Step | None:
     """The target's step where it is one of JAX, else None; built only where its module imports JAX."""
-    from memfit.frameworks.target import load_function, step_of
-
-    function = load_function(target)
-    if "jax" not in sys.modules:
-        return None
-    from memfit.frameworks.jax.compiled import schedule_lean
-
-    schedule_lean()  # before the function makes its first array
-    step = step_of(function, target, settings)
-    return step if framework_of(step) == "jax" else None
+    found = step_of_other(target, settings)
+    return found[1] if found is not None and found[2] == "jax" else None
 
 
 def _need_torch() -> None:

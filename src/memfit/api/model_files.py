@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from memfit.errors import TargetError
 from memfit.ir.dimension import number
 from memfit.ir.graph import Graph
 from memfit.ir.program import Program
-from memfit.ir.trace import Trace
+from memfit.ir.trace import Category, Trace
 
 _READERS: dict[str, tuple[str, str]] = {".onnx": ("memfit.frameworks.onnx.capture", "program_of_file")}
 
@@ -28,6 +29,11 @@ PROCESS_BYTES = {".onnx": 62_000_000}
 def is_model_file(target: Any) -> bool:
     """Whether ``target`` is the path of a model file that can be read."""
     return isinstance(target, (str, Path)) and Path(target).suffix.lower() in _READERS
+
+
+def base_bytes(target: str | Path) -> int:
+    """Resident bytes of a process that is ready to run a model file of this kind."""
+    return PROCESS_BYTES[Path(target).suffix.lower()]
 
 
 def program_of(target: str | Path) -> Program:
@@ -55,12 +61,24 @@ def trace_of(program: Program, bound: Mapping[str, int]) -> Trace:
     """The projected Trace of one run at the bound dimensions. Errors: as ``graph_of``."""
     numbers = numbers_for(program, bound)
     graph = lower(program, numbers)
+    labels: Mapping[str, str] = program.meta.get("labels", {})
+    categories: Mapping[str, str] = program.meta.get("categories", {})
     shapes = {
         name: (tuple(number(size, numbers) for size in given.shape), given.dtype)
         for name, given in program.types.items()
         if given.shape is not None
     }
-    return trace_of_graph(graph, shapes)
+    trace = trace_of_graph(graph, shapes)
+    if not labels and not categories:
+        return trace
+    storages = tuple(
+        replace(
+            row, label=labels.get(row.label, row.label if row.label in program.constants else ""),
+            category=Category(categories.get(row.label, row.category)),
+        )
+        for row in trace.storages
+    )  # fmt: skip
+    return replace(trace, storages=storages)
 
 
 def no_settings(target: Any, settings: Mapping[str, Any] | None) -> None:
@@ -72,15 +90,3 @@ def no_settings(target: Any, settings: Mapping[str, Any] | None) -> None:
     if settings:
         name = next(iter(settings))
         raise TargetError(str(target), "a model file takes no settings", f"bind a dimension with --bind {name}=...")
-
-
-def only_model_files(target: Any, bound: Mapping[str, int] | None) -> None:
-    """Refuse bound dimensions for what has none.
-
-    Raises:
-        TargetError: there are some and the target is no model file.
-    """
-    if bound and not is_model_file(target):
-        raise TargetError(
-            str(target), "--bind is for the open dimensions of a model file", "a function takes --set NAME=VALUE"
-        )

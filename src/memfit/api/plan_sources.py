@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from memfit.api.model_files import graph_of, is_model_file, no_settings, only_model_files, program_of
+from memfit.api.model_files import graph_of
+from memfit.api.programs import only_programs, program_source
 from memfit.errors import CaptureError, ProblemError, TargetError, TraceError
 from memfit.ir.graph import Graph
 from memfit.ir.step import Step
@@ -53,16 +54,16 @@ def problem_from(
     order: bool = False, time_limit: float = 10.0, bound: Mapping[str, int] | None = None,
 ) -> Source:  # fmt: skip
     """The Problem of whatever ``plan`` was given; see ``memfit.api.planning.plan`` for the arguments."""
-    only_model_files(target, bound)
-    if is_model_file(target):
-        no_settings(target, settings)
-        say("reading the model", None, None)
-        graph, name = graph_of(program_of(target), bound or {}), str(target)
+    say("reading the program", None, None)
+    known = None if isinstance(target, Problem | Trace | Graph) else program_source(target, settings)
+    if known is not None and source != TRACE:
+        graph, name = graph_of(known.program, bound or {}), known.name
         found = problem_from(
             graph, settings=None, alignment=alignment, constants=constants, source=source, say=say, order=order,
             time_limit=time_limit,
         )  # fmt: skip
         return replace(found, name=name)
+    only_programs(target, bound)
     if order:
         return _in_order(target, settings, alignment, constants, source, say, time_limit)
     if alignment is not None and not 1 <= alignment <= 1 << 40:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,8 @@ import numpy as np
 from memfit.allocators.caching import replay_caching
 from memfit.analyses.timeline import Timeline, timeline
 from memfit.api.largest_setting import largest_setting
-from memfit.api.model_files import (
-    PROCESS_BYTES,
-    is_model_file,
-    no_settings,
-    only_model_files,
-    program_of,
-    trace_of,
-)
+from memfit.api.model_files import trace_of
+from memfit.api.programs import ProgramSource, only_programs, program_source
 from memfit.errors import TargetError, target_named
 from memfit.ir.step import Step
 from memfit.ir.trace import Category, Trace
@@ -58,14 +52,15 @@ def predict(
     """The projected memory of a program.
 
     Args:
-        target: ``file.py:function``, the function itself, or a Step that exists (neither read nor changed).
+        target: ``file.py:function``, the function itself, a Step that exists (neither read nor changed), or a model file.
+            A step may be PyTorch's, JAX's or TensorFlow's.
         settings: keyword arguments for the function.
         device: "cpu" or a GPU of the device table; the program itself is traced as CPU code.
         budget: bytes that must hold the peak of what the allocator hands out (``peak.allocated``; on a GPU
             ``peak.reserved``); default: what the device has.
         find_batch: a setting of the function ("batch", "length"): the largest value of it that fits.
         steps: how many steps to trace, >= 1.
-        bound: numbers for the open dimensions of a model file; ``find_batch`` then names such a dimension.
+        bound: numbers for the open dimensions of a model file or of a JAX or TensorFlow step; ``find_batch`` may name one.
         progress: called with (description, done, total).
 
     Raises:
@@ -75,14 +70,15 @@ def predict(
     """
     begun = time.perf_counter()
     place = find_device(device)
-    only_model_files(target, bound)
-    if is_model_file(target):
-        no_settings(target, settings)
-        return _of_model_file(str(target), bound or {}, place, budget, find_batch, progress, begun)
+    say = progress or (lambda text, done, total: None)
+    say("reading the program", None, None)
+    source = program_source(target, settings)
+    if source is not None:
+        return _of_program(source, target, settings or {}, bound or {}, place, budget, find_batch, say, begun)
+    only_programs(target, bound)
     from memfit.frameworks.torch.tape import trace_step
 
     build, name = step_builder(target, settings)
-    say = progress or (lambda text, done, total: None)
 
     def trace_at(extra: Mapping[str, Any]) -> Trace:
         with target_named(name):
@@ -103,32 +99,44 @@ def predict(
     return _report(found, name, place, largest, time.perf_counter() - begun)
 
 
-def _of_model_file(
-    target: str, bound: Mapping[str, int], place: Device, budget: int | None, find_batch: str | None,
-    progress: Progress | None, begun: float,
+def _of_program(
+    source: ProgramSource, target: Any, settings: Mapping[str, Any], bound: Mapping[str, int], place: Device,
+    budget: int | None, find_batch: str | None, say: Progress, begun: float,
 ) -> MemoryReport:  # fmt: skip
-    """One run of a model file, from its graph alone."""
-    say = progress or (lambda text, done, total: None)
-    say("reading the model", None, None)
-    program = program_of(target)
-    base = PROCESS_BYTES[Path(target).suffix.lower()]
+    """One run of a model file, or one step of a JAX or TensorFlow function, from its graph alone."""
     numbers = dict(bound)
-    if find_batch is not None:
-        if find_batch not in program.dimensions:
-            raise TargetError(
-                target, f"it has no open dimension {find_batch!r}", f"open: {', '.join(program.dimensions) or 'none'}"
-            )
+    of_dimension = find_batch is not None and find_batch in source.program.dimensions
+    if find_batch is not None and of_dimension:
         numbers.setdefault(find_batch, 1)
-    trace = trace_of(program, numbers)
+    elif find_batch is not None and (not callable(target) and ":" not in Path(str(target)).name):
+        dimensions = ", ".join(source.program.dimensions) or "none"
+        raise TargetError(source.name, f"it has no open dimension {find_batch!r}", f"open: {dimensions}")
+
+    def trace_at(made: ProgramSource, sizes: Mapping[str, int]) -> Trace:
+        trace = trace_of(made.program, sizes)
+        if made.compiled is None or place.kind != "cpu":
+            return trace
+        say("compiling the step", None, None)
+        meta = {**trace.meta, "compiled": made.compiled(sizes), "compiled_live": timeline(trace).peak}
+        return replace(trace, meta=meta)
+
+    def trace_with(value: int) -> Trace:
+        assert find_batch is not None
+        if of_dimension:
+            return trace_at(source, {**numbers, find_batch: value})
+        again = program_source(target, {**settings, find_batch: value})
+        assert again is not None
+        return trace_at(again, numbers)
+
+    trace = trace_at(source, numbers)
     say("adding up", None, None)
-    found = assess(trace, place, budget, base)
+    found = assess(trace, place, budget, source.base)
     largest = None
     if find_batch is not None:
-        largest = largest_setting(
-            find_batch, numbers[find_batch], trace, lambda value: trace_of(program, {**numbers, find_batch: value}),
-            _need_of(found, place, budget, base), say,
-        )  # fmt: skip
-    return _report(found, target, place, largest, time.perf_counter() - begun)
+        current = numbers[find_batch] if of_dimension else _current(target, settings, find_batch)
+        need = _need_of(found, place, budget, source.base)
+        largest = largest_setting(find_batch, current, trace, trace_with, need, say)
+    return _report(found, source.name, place, largest, time.perf_counter() - begun)
 
 
 def assess(trace: Trace, device: Device, budget: int | None = None, base: int | None = None) -> Assessment:
@@ -165,8 +173,13 @@ def assess(trace: Trace, device: Device, budget: int | None = None, base: int | 
             expected + device.workspace,
         )
     low, expected, high = _resident(trace, line.peak, base)
-    peak = Peak(line.peak, line.peak, line.peak, expected, {"resident": (low, high)})
-    need = expected if budget is None else line.peak
+    handed_out = line.peak
+    if "compiled" in trace.meta:  # a compiler lays the buffers out itself; other sizes in proportion to what is live
+        handed_out = round(trace.meta["compiled"] * line.peak / max(1, trace.meta["compiled_live"]))
+        expected = (base or 0) + handed_out
+        low, high = (base or 0) * 3 // 4 + handed_out, expected + handed_out // 4 + (base or 0) // 4
+    peak = Peak(line.peak, handed_out, handed_out, expected, {"resident": (low, high)})
+    need = expected if budget is None else handed_out
     capacity = device.memory if budget is None else budget
     return Assessment(trace, line, peak, need, capacity, need <= capacity, 0)
 
@@ -187,6 +200,9 @@ def _need_of(
 
     def need(trace: Trace) -> tuple[int, bool]:
         if device.kind == "gpu" or budget is not None:
+            found = assess(trace, device, budget, base)
+            return found.need, found.fits
+        if "compiled" in trace.meta:
             found = assess(trace, device, budget, base)
             return found.need, found.fits
         growth = max(0, timeline(trace).peak - first.peak.live)
@@ -268,6 +284,10 @@ def _report(
         )
     at = Moment(op.step, op.name, op.module, op.line, op.phase) if op is not None else Moment(0, "", "", "")
     notes = list(trace.meta.get("notes", ()))
+    if "compiled" in trace.meta:
+        notes.append(
+            "live: what the program's own order keeps; allocated, reserved: what XLA's buffer assignment takes for it, compiled"
+        )
     if device.kind == "gpu":
         notes.append("a GPU that is not here: workspaces of convolution libraries are not part of the projection")
     return MemoryReport(

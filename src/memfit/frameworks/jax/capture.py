@@ -21,11 +21,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import source_info_util
 from jax.extend import core
 
 from memfit.errors import CaptureError
 from memfit.ir.dimension import Shape, Size, parse_size
 from memfit.ir.program import Constant, Operation, Program, Type
+from memfit.machine.own_code import place
 
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
             "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "custom_vjp_call_jaxpr": "fun_jaxpr"}  # fmt: skip
@@ -213,7 +215,7 @@ class _Level:
             self.names[variable] = outputs[-1]
             if outputs[-1]:
                 self.types[outputs[-1]] = type_of(variable.aval)
-        label = str(equation.source_info.name_stack) if equation.source_info is not None else ""
+        label = _label(equation)
         self.operations.append(
             Operation(
                 f"jax.{equation.primitive.name}",
@@ -231,6 +233,16 @@ class _Level:
         return Program(
             program.inputs, program.outputs, program.operations, program.types, program.constants, name, {"jaxpr": inner}
         )  # fmt: skip
+
+
+def _label(equation: Any) -> str:
+    """``name stack @ file:line`` of the user's own line."""
+    if equation.source_info is None:
+        return ""
+    line = source_info_util.summarize(equation.source_info).partition(" (")[0]
+    file, _, number = line.rpartition(":")
+    stack = str(equation.source_info.name_stack)
+    return f"{stack} @ {place(file, int(number))}" if number.isdecimal() else stack
 
 
 def _is_jaxpr(value: Any) -> bool:

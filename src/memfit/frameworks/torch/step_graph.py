@@ -26,7 +26,7 @@ def graph_of_step(build: Callable[[], Step] | Step) -> Graph:
         CaptureError: the step cannot be captured as one graph.
         MemfitError: the program raises where it is built.
     """
-    step = build if isinstance(build, Step) else _hollow(build)
+    step = build if isinstance(build, Step) else built_hollow(build)
     captured = capture(step)
     if captured.tests and step is not build:
         raise CaptureError("it looks at values of tensors, and a step that is only planned has none")
@@ -35,7 +35,12 @@ def graph_of_step(build: Callable[[], Step] | Step) -> Graph:
     return program_of(captured.module, captured.names, optimizer=trained).graph
 
 
-def _hollow(build: Callable[[], Step]) -> Step:
+def built_hollow(build: Callable[[], Step]) -> Step:
+    """What ``build`` makes, on hollow tensors: a model of any size costs no memory.
+
+    Raises:
+        CaptureError: it cannot be built so; MemfitError: the program raises.
+    """
     random_state = torch.get_rng_state()
     tape = Tape()
     try:
