@@ -1,0 +1,30 @@
+"""Data larger than memory: mapped data sets, their statistics, and loaders that gather and normalise in one pass.
+
+The public names, each imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memfit.data.conversion import convert
+    from memfit.data.dataset import Dataset
+    from memfit.data.sources import Choices
+    from memfit.data.figures import statistics
+
+_WHERE = {
+    "Choices": "memfit.data.sources",
+    "Dataset": "memfit.data.dataset",
+    "convert": "memfit.data.conversion",
+    "statistics": "memfit.data.figures",
+}
+
+__all__ = ["Choices", "Dataset", "convert", "statistics"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'memfit.data' has no attribute {name!r}")
