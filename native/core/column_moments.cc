@@ -13,7 +13,7 @@
 namespace memfit {
 namespace {
 
-constexpr int64_t kBlock = 256, kLanes = 16, kWide = 64;
+constexpr int64_t kBlock = 256, kInner = 16, kLanes = 16, kWide = 64;  // sums of sums of 16: few roundings reach a value
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void merge(ColumnMoments& into, const ColumnMoments& other) {
@@ -59,19 +59,29 @@ struct Sums {
 #if defined(__x86_64__) || defined(_M_X64)
 __attribute__((target("avx2,fma"))) void sums_v3(const float* values, int64_t rows, int64_t stride, const float* origin, Sums& made) {
   const __m256 o0 = _mm256_loadu_ps(origin), o1 = _mm256_loadu_ps(origin + 8);
-  __m256 s0 = _mm256_setzero_ps(), s1 = s0, q0 = s0, q1 = s0;
+  const __m256 none = _mm256_setzero_ps();
+  __m256 s0 = none, s1 = none, q0 = none, q1 = none;
   __m256 l0 = _mm256_set1_ps(kInfinity), l1 = l0, g0 = _mm256_set1_ps(-kInfinity), g1 = g0;
-  for (int64_t i = 0; i < rows; ++i, values += stride) {
-    const __m256 x0 = _mm256_loadu_ps(values), x1 = _mm256_loadu_ps(values + 8);
-    const __m256 d0 = _mm256_sub_ps(x0, o0), d1 = _mm256_sub_ps(x1, o1);
-    s0 = _mm256_add_ps(s0, d0);
-    s1 = _mm256_add_ps(s1, d1);
-    q0 = _mm256_fmadd_ps(d0, d0, q0);
-    q1 = _mm256_fmadd_ps(d1, d1, q1);
-    l0 = _mm256_min_ps(l0, x0);
-    l1 = _mm256_min_ps(l1, x1);
-    g0 = _mm256_max_ps(g0, x0);
-    g1 = _mm256_max_ps(g1, x1);
+  for (int64_t start = 0; start < rows; start += kInner) {
+    const int64_t n = std::min(kInner, rows - start);
+    __m256 a0 = none, a1 = none, b0 = none, b1 = none;
+    for (int64_t i = 0; i < n; ++i, values += stride) {
+      _mm_prefetch(reinterpret_cast<const char*>(values + kBlock * stride), _MM_HINT_T0);
+      const __m256 x0 = _mm256_loadu_ps(values), x1 = _mm256_loadu_ps(values + 8);
+      const __m256 d0 = _mm256_sub_ps(x0, o0), d1 = _mm256_sub_ps(x1, o1);
+      a0 = _mm256_add_ps(a0, d0);
+      a1 = _mm256_add_ps(a1, d1);
+      b0 = _mm256_fmadd_ps(d0, d0, b0);
+      b1 = _mm256_fmadd_ps(d1, d1, b1);
+      l0 = _mm256_min_ps(l0, x0);
+      l1 = _mm256_min_ps(l1, x1);
+      g0 = _mm256_max_ps(g0, x0);
+      g1 = _mm256_max_ps(g1, x1);
+    }
+    s0 = _mm256_add_ps(s0, a0);
+    s1 = _mm256_add_ps(s1, a1);
+    q0 = _mm256_add_ps(q0, b0);
+    q1 = _mm256_add_ps(q1, b1);
   }
   _mm256_storeu_ps(made.sum, s0);
   _mm256_storeu_ps(made.sum + 8, s1);
@@ -93,14 +103,19 @@ bool v3_here() { return false; }
 
 void sums_plain(const float* values, int64_t rows, int64_t stride, const float* origin, Sums& made) {
   for (int64_t k = 0; k < kLanes; ++k) made.sum[k] = made.squares[k] = 0, made.least[k] = kInfinity, made.greatest[k] = -kInfinity;
-  for (int64_t i = 0; i < rows; ++i, values += stride)
-    for (int64_t k = 0; k < kLanes; ++k) {
-      const float x = values[k], d = x - origin[k];
-      made.sum[k] += d;
-      made.squares[k] += d * d;
-      made.least[k] = std::min(made.least[k], x);
-      made.greatest[k] = std::max(made.greatest[k], x);
-    }
+  for (int64_t start = 0; start < rows; start += kInner) {
+    float sum[kLanes] = {}, squares[kLanes] = {};
+    const int64_t n = std::min(kInner, rows - start);
+    for (int64_t i = 0; i < n; ++i, values += stride)
+      for (int64_t k = 0; k < kLanes; ++k) {
+        const float x = values[k], d = x - origin[k];
+        sum[k] += d;
+        squares[k] += d * d;
+        made.least[k] = std::min(made.least[k], x);
+        made.greatest[k] = std::max(made.greatest[k], x);
+      }
+    for (int64_t k = 0; k < kLanes; ++k) made.sum[k] += sum[k], made.squares[k] += squares[k];
+  }
 }
 
 void add_wide(const float* values, int64_t rows, int64_t columns, ColumnMoments* into) {

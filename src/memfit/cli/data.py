@@ -38,8 +38,13 @@ def command() -> None:
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option("--stack", default="", metavar="NAME", help="All numbers of a table as one float32 column NAME.")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="A column that --stack leaves alone; may be repeated.")
-@click.option("--dtype", type=click.Choice(["uint8", "uint16", "uint32", "int32", "int64"]), default="uint16", show_default=True,
-              help="Type of the tokens in a .bin file.")  # fmt: skip
+@click.option(
+    "--dtype",
+    type=click.Choice(["uint8", "uint16", "uint32", "int32", "int64"]),
+    default="uint16",
+    show_default=True,
+    help="Type of the tokens in a .bin file.",
+)
 @click.option(
     "--tokenizer", default="", metavar="FILE", help="A tokenizer.json for .txt; without it a byte is a token."
 )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memfit.data.conversion import convert
     from memfit.data.dataset import Dataset
-    from memfit.data.sources import Choices
     from memfit.data.figures import statistics
+    from memfit.data.sources import Choices
 
 _WHERE = {
     "Choices": "memfit.data.sources",

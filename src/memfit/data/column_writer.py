@@ -127,11 +127,11 @@ class ColumnWriter:
         array = np.ascontiguousarray(array, wanted)
         if isinstance(values, Ragged):
             ends = np.concatenate([[0] if not self.rows else [], self.values + np.cumsum(values.lengths)])
-            self.files[1].append(memoryview(np.ascontiguousarray(ends, "<i8")).cast("B"))
+            self.files[1].append(_bytes(np.asarray(ends, "<i8")))
             self.values += math.prod(array.shape)
         self.rows += len(values)
         if array.size:
-            self.files[0].append(memoryview(array.reshape(-1)).cast("B"))
+            self.files[0].append(_bytes(array))
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -146,7 +146,7 @@ class ColumnWriter:
     def finish(self) -> None:
         """Close the column for good."""
         if self.column.ragged and not self.rows:
-            self.files[1].append(memoryview(np.zeros(1, "<i8")).cast("B"))
+            self.files[1].append(_bytes(np.zeros(1, "<i8")))
         for file in self.files:
             file.finish()
 
@@ -154,3 +154,9 @@ class ColumnWriter:
         """Leave the files as they are."""
         for file in self.files:
             file.close()
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    """The array's bytes, without a copy where they lie together."""
+    flat: NDArray[np.uint8] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return flat.data

@@ -140,7 +140,7 @@ class Dataset:
             DataError: the offsets of a ragged column do not fit its values there.
         """
         if not self.describe(name).ragged:
-            return self.column(name)[index]
+            return np.asarray(self.column(name)[index])
         offsets = self._offsets[name]
         start, end = int(offsets[index]), int(offsets[index + 1])
         if not 0 <= start <= end <= int(offsets[-1]):
@@ -179,7 +179,7 @@ class Dataset:
             sums = read_checksums(self.folder / f"{name}.sum", file.value_bytes)
             for block, expected in enumerate(sums):
                 start = block * BLOCK_BYTES
-                if zlib.crc32(file.bytes[start : start + BLOCK_BYTES]) != expected:
+                if zlib.crc32(file.bytes[start : start + BLOCK_BYTES].data) != expected:
                     end = min(start + BLOCK_BYTES, file.value_bytes)
                     raise DataError(
                         file.path, f"the bytes up to {HEADER_BYTES + end} do not match their checksum: damaged on disk or "

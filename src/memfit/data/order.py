@@ -50,7 +50,8 @@ class Order:
         """The keys of the permutations of chunks, then of rows."""
         mask = (1 << 64) - 1
         start = np.array([(self.seed * 0xD1342543DE82EF95 + self.epoch * 0xA24BAED4963EE407 + 1) & mask], np.uint64)
-        return _split(_split(start) + np.arange(1, 2 * _ROUNDS + 1, dtype=np.uint64))
+        steps: NDArray[np.uint64] = np.arange(1, 2 * _ROUNDS + 1, dtype=np.uint64)
+        return _split(np.add(_split(start), steps, dtype=np.uint64))
 
     @property
     def rotation(self) -> int:

@@ -6,8 +6,9 @@ A cursor is plain JSON; ``blocks(None)`` starts at the beginning. A source never
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,26 +45,28 @@ class Choices:
 class Source(Protocol):
     """Anything that rows come from. ``rows``: how many, or None where only reading tells; ``notes``: what was left out."""
 
-    columns: list[Column]
-    rows: int | None
-    notes: list[str]
+    @property
+    def columns(self) -> list[Column]:
+        """Its columns."""
+        ...
+
+    @property
+    def rows(self) -> int | None:
+        """Rows, or None."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out."""
+        ...
 
     def blocks(self, cursor: Any) -> Iterator[Block]:
         """Blocks of rows from the cursor on, each with the cursor after it."""
         ...
 
 
-@dataclass
-class Notes:
-    """What a source left out, first examples and a count."""
-
-    said: list[str] = field(default_factory=list)
-
-
 def identity(paths: list[Path], choices: Choices) -> dict[str, Any]:
     """What an interrupted convert must find unchanged: names, sizes and times of the files, and the choices."""
-    import zlib
-
     digest, total = 0, 0
     for path in paths:
         facts = path.stat()

@@ -18,7 +18,8 @@ class TokenSource:
     """One long row of tokens, a column ``tokens`` with a row for each."""
 
     def __init__(self, path: Path, choices: Choices) -> None:
-        self.path, self.notes, self.rows = path, list[str](), None
+        self.path, self.notes = path, list[str]()
+        self.rows: int | None = None
         self.tokenizer: Any = None
         if path.suffix.lower() == ".bin":
             self.dtype = np.dtype("<" + np.dtype(choices.dtype).str[1:])
@@ -31,7 +32,7 @@ class TokenSource:
                     cut,
                     "--dtype says their type",
                 )
-            self.rows: int | None = size // self.dtype.itemsize
+            self.rows = size // self.dtype.itemsize
         else:
             self.dtype = np.dtype("u1")
             if choices.tokenizer:
