@@ -12,16 +12,35 @@ if TYPE_CHECKING:
     from memfit.data.conversion import convert
     from memfit.data.dataset import Dataset
     from memfit.data.figures import statistics
+    from memfit.data.loader import Loader
     from memfit.data.sources import Choices
+    from memfit.data.transforms import cast, channels, normalize, one_hot, scale
 
 _WHERE = {
     "Choices": "memfit.data.sources",
     "Dataset": "memfit.data.dataset",
+    "Loader": "memfit.data.loader",
+    "cast": "memfit.data.transforms",
+    "channels": "memfit.data.transforms",
+    "normalize": "memfit.data.transforms",
+    "one_hot": "memfit.data.transforms",
+    "scale": "memfit.data.transforms",
     "convert": "memfit.data.conversion",
     "statistics": "memfit.data.figures",
 }
 
-__all__ = ["Choices", "Dataset", "convert", "statistics"]
+__all__ = [
+    "Choices",
+    "Dataset",
+    "Loader",
+    "cast",
+    "channels",
+    "convert",
+    "normalize",
+    "one_hot",
+    "scale",
+    "statistics",
+]
 
 
 def __getattr__(name: str) -> Any:
