@@ -1,4 +1,4 @@
-"""`memfit data`: mapped data sets: make one, look into it, its statistics."""
+"""`memfit data`: mapped data sets: make one, look into it, its statistics, how fast a loader over it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 from memfit.cli.answer import Answer
 from memfit.cli.options import json_option, output_option
 from memfit.cli.progress import progress_line
-from memfit.report.terminal_data import draw_contents, draw_statistics
+from memfit.report.terminal_data import draw_bench, draw_contents, draw_statistics
+from memfit.units import format_bytes, format_seconds, parse_bytes
 
 
 def _size(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -128,3 +129,90 @@ def _contents(data: Any) -> dict[str, Any]:
         "path": str(data.folder), "rows": len(data), "columns": columns, "bytes": sum(c["bytes"] for c in columns),
         "resident": sum(c["resident"] for c in columns), "source": data.schema.source,
     }  # fmt: skip
+
+
+@command.command("bench")
+@click.argument("folder")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Rows of a batch.")
+@click.option("--as", "dtype", type=click.Choice(["stored", "float32", "bfloat16", "float16"]), default="float32",
+              show_default=True, help="Normalise to this type; stored: only gather.")  # fmt: skip
+@click.option("--no-shuffle", is_flag=True, help="In the order of the file.")
+@click.option("--threads", type=click.IntRange(0), default=1, show_default=True, help="That make batches.")
+@click.option("--memory-budget", metavar="SIZE", help="Bytes for buffers and page cache, such as 512MiB.")
+@click.option("--cold", is_flag=True, help="Drop the data set from the page cache before each epoch.")
+@json_option
+def bench_command(
+    folder: str,
+    batch: int,
+    dtype: str,
+    no_shuffle: bool,
+    threads: int,
+    memory_budget: str | None,
+    cold: bool,
+    as_json: bool,
+) -> Answer:
+    """A loader over the data set FOLDER against this machine's own memory and disk: how fast, and what binds."""
+    from memfit.data.benching import bench
+    from memfit.data.dataset import Dataset
+    from memfit.data.loader import Loader
+    from memfit.data.transforms import cast, channels, normalize
+
+    data = Dataset(folder)
+    steps: dict[str, Any] = {}
+    for column in data.schema.columns:
+        if (
+            dtype != "stored"
+            and not column.ragged
+            and column.meaning not in ("label", "tokens")
+            and column.dtype[0] in "uf"
+        ):
+            steps[column.name] = [normalize(), *([channels("first")] if column.channels else []), cast(dtype)]
+    with Loader(data, batch, steps, shuffle=not no_shuffle, threads=threads, memory_budget=memory_budget) as loader:
+        found = bench(loader, cold=cold)
+    answer: dict[str, Any] = {"path": folder, **found.to_json(), "memory": loader.memory}
+    answer["verdict"] = (
+        f"{found.samples_per_second:,.0f} rows/s, {100 * found.share:.0f} % of the limit; it is bound by {found.binds}"
+    )
+    disk = found.disk_bytes_per_second
+    answer["figures"] = [
+        ("rows per CPU second", f"{found.samples_per_cpu_second:,.0f}"),
+        ("read and written", f"{format_bytes(found.bytes_per_second)}/s"),
+        ("limit of this machine", f"{format_bytes(found.limit_bytes_per_second)}/s"),
+        ("memory traffic of a copy", f"{format_bytes(found.memory_bytes_per_second)}/s"),
+        ("random direct reads", "not needed" if disk is None else f"{format_bytes(disk)}/s"),
+        ("access", found.access),
+        ("shuffle against a full one", f"{100 * found.randomness:.1f} %"),
+        ("buffers (projected)", format_bytes(loader.memory["ring"] + loader.memory["staging"])),
+        ("peak resident (measured)", format_bytes(found.peak_resident)),
+    ]  # fmt: skip
+    return Answer(answer, lambda console: draw_bench(console, answer))
+
+
+@command.command("tune")
+@click.argument("target")
+@click.option("--cap", default="1GiB", show_default=True, metavar="SIZE", help="Freed memory that may be kept.")
+@json_option
+def tune_command(target: str, cap: str, as_json: bool) -> Answer:
+    """What a stock loader gains from kept memory: TARGET is file.py:function that returns a DataLoader, or any iterable."""
+    from memfit.data.tuning import measure
+    from memfit.frameworks.target import load_function
+
+    function = load_function(target)
+    workers = int(getattr(function(), "num_workers", 0) or 0)
+    gain = measure(function, cap, workers)
+    helps = gain.factor >= 1.1
+    answer: dict[str, Any] = {
+        "target": target, "factor": gain.factor, "before_seconds": gain.before, "after_seconds": gain.after,
+        "price_bytes": gain.price, "cap": parse_bytes(cap), "workers": workers, "helps": helps,
+    }  # fmt: skip
+    answer["verdict"] = (
+        f"{gain.factor:.1f} times as fast for {format_bytes(gain.price)} more private memory: memfit.data.tune({cap!r})"
+        if helps else "it does not help here"
+    )  # fmt: skip
+    answer["figures"] = [
+        ("an epoch as it is", format_seconds(gain.before)), ("an epoch tuned", format_seconds(gain.after)),
+        ("price (measured)", format_bytes(gain.price)), ("cap", format_bytes(parse_bytes(cap))),
+    ]  # fmt: skip
+    if workers:
+        answer["notes"] = ["batches of worker processes come through shared memory, which this does not change"]
+    return Answer(answer, lambda console: draw_bench(console, answer))

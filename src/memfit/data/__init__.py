@@ -13,12 +13,20 @@ if TYPE_CHECKING:
     from memfit.data.dataset import Dataset
     from memfit.data.figures import statistics
     from memfit.data.loader import Loader
+    from memfit.data.scalers import MinMaxScaler, RobustScaler, StandardScaler
     from memfit.data.sources import Choices
     from memfit.data.transforms import cast, channels, normalize, one_hot, scale
+    from memfit.data.tuning import tune
+    from memfit.data.windows import TokenLoader
 
 _WHERE = {
     "Choices": "memfit.data.sources",
     "Dataset": "memfit.data.dataset",
+    "MinMaxScaler": "memfit.data.scalers",
+    "RobustScaler": "memfit.data.scalers",
+    "StandardScaler": "memfit.data.scalers",
+    "TokenLoader": "memfit.data.windows",
+    "tune": "memfit.data.tuning",
     "Loader": "memfit.data.loader",
     "cast": "memfit.data.transforms",
     "channels": "memfit.data.transforms",
@@ -33,6 +41,10 @@ __all__ = [
     "Choices",
     "Dataset",
     "Loader",
+    "MinMaxScaler",
+    "RobustScaler",
+    "StandardScaler",
+    "TokenLoader",
     "cast",
     "channels",
     "convert",
@@ -40,6 +52,7 @@ __all__ = [
     "one_hot",
     "scale",
     "statistics",
+    "tune",
 ]
 
 

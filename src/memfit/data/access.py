@@ -73,7 +73,7 @@ def choose_access(
         if budget is not None and staging + small > room:
             raise BudgetError(ring + staging + small, budget, "the batch buffers and the rows on their way into them")
         return Access(way, large, order, 1 << 40, staging, small)
-    padding = 2 * 2 * OPEN_CHUNKS * 2 * SECTOR * len(large)
+    padding = 2 * (OPEN_CHUNKS + 2) * 2 * SECTOR * len(large)  # one chunk may wrap, one may be short
     if chunk is None:
         chunk = max(1, (room - small - padding) // (2 * OPEN_CHUNKS * row))
     staging = 2 * OPEN_CHUNKS * chunk * row + padding

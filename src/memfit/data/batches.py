@@ -122,7 +122,7 @@ class BatchMaker:
                 needed = column.bytes_for(len(runs[0]), rows)
                 room = memory.get(name)
                 if room is None or len(room) < needed:
-                    room = staging_memory(max(needed, column.bytes_for(2 * order.open, min(size, order.rows))))
+                    room = staging_memory(max(needed, column.bytes_for(order.open + 2, min(size, order.rows))))
                 staged[name] = column.read(*runs, room)
             self._pools[key] = staged
             return staged
