@@ -13,7 +13,7 @@
 namespace memfit {
 namespace {
 
-constexpr int64_t kBlock = 256, kInner = 16, kLanes = 16, kWide = 64;  // sums of sums of 16: few roundings reach a value
+constexpr int64_t kBlock = 512, kInner = 16, kLanes = 16, kWide = 64;  // sums of sums of 16: few roundings reach a value
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void merge(ColumnMoments& into, const ColumnMoments& other) {
@@ -51,105 +51,103 @@ ColumnMoments exactly(const float* values, int64_t rows, int64_t stride) {
   return made;
 }
 
+// Of all columns of a block: sums and squares of distances from `origin`, least and greatest.
 struct Sums {
-  float sum[kLanes], squares[kLanes], least[kLanes], greatest[kLanes];
+  std::vector<float> origin, sum, squares, least, greatest;
+  explicit Sums(int64_t columns)
+      : origin(static_cast<size_t>(columns)), sum(origin.size()), squares(origin.size()), least(origin.size()), greatest(origin.size()) {}
+  void clear() {
+    std::fill(sum.begin(), sum.end(), 0.0f);
+    std::fill(squares.begin(), squares.end(), 0.0f);
+    std::fill(least.begin(), least.end(), kInfinity);
+    std::fill(greatest.begin(), greatest.end(), -kInfinity);
+  }
 };
 
-// Sixteen columns of a block as distances from `origin`.
+// Sixteen columns of some rows, added to theirs.
 #if defined(__x86_64__) || defined(_M_X64)
-__attribute__((target("avx2,fma"))) void sums_v3(const float* values, int64_t rows, int64_t stride, const float* origin, Sums& made) {
-  const __m256 o0 = _mm256_loadu_ps(origin), o1 = _mm256_loadu_ps(origin + 8);
-  const __m256 none = _mm256_setzero_ps();
-  __m256 s0 = none, s1 = none, q0 = none, q1 = none;
-  __m256 l0 = _mm256_set1_ps(kInfinity), l1 = l0, g0 = _mm256_set1_ps(-kInfinity), g1 = g0;
-  for (int64_t start = 0; start < rows; start += kInner) {
-    const int64_t n = std::min(kInner, rows - start);
-    __m256 a0 = none, a1 = none, b0 = none, b1 = none;
-    for (int64_t i = 0; i < n; ++i, values += stride) {
-      _mm_prefetch(reinterpret_cast<const char*>(values + kBlock * stride), _MM_HINT_T0);
-      const __m256 x0 = _mm256_loadu_ps(values), x1 = _mm256_loadu_ps(values + 8);
-      const __m256 d0 = _mm256_sub_ps(x0, o0), d1 = _mm256_sub_ps(x1, o1);
-      a0 = _mm256_add_ps(a0, d0);
-      a1 = _mm256_add_ps(a1, d1);
-      b0 = _mm256_fmadd_ps(d0, d0, b0);
-      b1 = _mm256_fmadd_ps(d1, d1, b1);
-      l0 = _mm256_min_ps(l0, x0);
-      l1 = _mm256_min_ps(l1, x1);
-      g0 = _mm256_max_ps(g0, x0);
-      g1 = _mm256_max_ps(g1, x1);
-    }
-    s0 = _mm256_add_ps(s0, a0);
-    s1 = _mm256_add_ps(s1, a1);
-    q0 = _mm256_add_ps(q0, b0);
-    q1 = _mm256_add_ps(q1, b1);
+__attribute__((target("avx2,fma"))) void sums_v3(const float* values, int64_t rows, int64_t stride, size_t c, Sums& all) {
+  const __m256 o0 = _mm256_loadu_ps(&all.origin[c]), o1 = _mm256_loadu_ps(&all.origin[c + 8]);
+  __m256 s0 = _mm256_setzero_ps(), s1 = s0, q0 = s0, q1 = s0;
+  __m256 l0 = _mm256_loadu_ps(&all.least[c]), l1 = _mm256_loadu_ps(&all.least[c + 8]);
+  __m256 g0 = _mm256_loadu_ps(&all.greatest[c]), g1 = _mm256_loadu_ps(&all.greatest[c + 8]);
+  for (int64_t i = 0; i < rows; ++i, values += stride) {
+    _mm_prefetch(reinterpret_cast<const char*>(values + 2 * kInner * stride), _MM_HINT_T0);
+    const __m256 x0 = _mm256_loadu_ps(values), x1 = _mm256_loadu_ps(values + 8);
+    const __m256 d0 = _mm256_sub_ps(x0, o0), d1 = _mm256_sub_ps(x1, o1);
+    s0 = _mm256_add_ps(s0, d0);
+    s1 = _mm256_add_ps(s1, d1);
+    q0 = _mm256_fmadd_ps(d0, d0, q0);
+    q1 = _mm256_fmadd_ps(d1, d1, q1);
+    l0 = _mm256_min_ps(l0, x0);
+    l1 = _mm256_min_ps(l1, x1);
+    g0 = _mm256_max_ps(g0, x0);
+    g1 = _mm256_max_ps(g1, x1);
   }
-  _mm256_storeu_ps(made.sum, s0);
-  _mm256_storeu_ps(made.sum + 8, s1);
-  _mm256_storeu_ps(made.squares, q0);
-  _mm256_storeu_ps(made.squares + 8, q1);
-  _mm256_storeu_ps(made.least, l0);
-  _mm256_storeu_ps(made.least + 8, l1);
-  _mm256_storeu_ps(made.greatest, g0);
-  _mm256_storeu_ps(made.greatest + 8, g1);
+  _mm256_storeu_ps(&all.sum[c], _mm256_add_ps(_mm256_loadu_ps(&all.sum[c]), s0));
+  _mm256_storeu_ps(&all.sum[c + 8], _mm256_add_ps(_mm256_loadu_ps(&all.sum[c + 8]), s1));
+  _mm256_storeu_ps(&all.squares[c], _mm256_add_ps(_mm256_loadu_ps(&all.squares[c]), q0));
+  _mm256_storeu_ps(&all.squares[c + 8], _mm256_add_ps(_mm256_loadu_ps(&all.squares[c + 8]), q1));
+  _mm256_storeu_ps(&all.least[c], l0);
+  _mm256_storeu_ps(&all.least[c + 8], l1);
+  _mm256_storeu_ps(&all.greatest[c], g0);
+  _mm256_storeu_ps(&all.greatest[c + 8], g1);
 }
 bool v3_here() {
   static const bool here = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return here;
 }
 #else
-void sums_v3(const float*, int64_t, int64_t, const float*, Sums&) {}
+void sums_v3(const float*, int64_t, int64_t, size_t, Sums&) {}
 bool v3_here() { return false; }
 #endif
 
-void sums_plain(const float* values, int64_t rows, int64_t stride, const float* origin, Sums& made) {
-  for (int64_t k = 0; k < kLanes; ++k) made.sum[k] = made.squares[k] = 0, made.least[k] = kInfinity, made.greatest[k] = -kInfinity;
-  for (int64_t start = 0; start < rows; start += kInner) {
-    float sum[kLanes] = {}, squares[kLanes] = {};
-    const int64_t n = std::min(kInner, rows - start);
-    for (int64_t i = 0; i < n; ++i, values += stride)
-      for (int64_t k = 0; k < kLanes; ++k) {
-        const float x = values[k], d = x - origin[k];
-        sum[k] += d;
-        squares[k] += d * d;
-        made.least[k] = std::min(made.least[k], x);
-        made.greatest[k] = std::max(made.greatest[k], x);
-      }
-    for (int64_t k = 0; k < kLanes; ++k) made.sum[k] += sum[k], made.squares[k] += squares[k];
-  }
+void sums_plain(const float* values, int64_t rows, int64_t stride, size_t c, Sums& all) {
+  float sum[kLanes] = {}, squares[kLanes] = {};
+  for (int64_t i = 0; i < rows; ++i, values += stride)
+    for (size_t k = 0; k < kLanes; ++k) {
+      const float x = values[k], d = x - all.origin[c + k];
+      sum[k] += d;
+      squares[k] += d * d;
+      all.least[c + k] = std::min(all.least[c + k], x);
+      all.greatest[c + k] = std::max(all.greatest[c + k], x);
+    }
+  for (size_t k = 0; k < kLanes; ++k) all.sum[c + k] += sum[k], all.squares[c + k] += squares[k];
 }
 
 void add_wide(const float* values, int64_t rows, int64_t columns, ColumnMoments* into) {
-  std::vector<float> origin(static_cast<size_t>(columns));
-  const int64_t first = std::min<int64_t>(rows, 8);
-  for (int64_t c = 0; c < columns; ++c) {
+  Sums all(columns);
+  const int64_t first = std::min<int64_t>(rows, 8), whole = columns / kLanes * kLanes;
+  for (int64_t c = 0; c < whole; ++c) {
     double sum = 0;
     for (int64_t i = 0; i < first; ++i) sum += values[i * columns + c];
-    origin[c] = static_cast<float>(sum / static_cast<double>(first));
-    if (!std::isfinite(origin[c])) origin[c] = 0;
+    const auto mean = static_cast<float>(sum / static_cast<double>(first));
+    all.origin[static_cast<size_t>(c)] = std::isfinite(mean) ? mean : 0;
   }
   for (int64_t start = 0; start < rows; start += kBlock) {
     const int64_t n = std::min(kBlock, rows - start);
     const float* block = values + start * columns;
-    int64_t c = 0;
-    for (; c + kLanes <= columns; c += kLanes) {
-      Sums made;
-      v3_here() ? sums_v3(block + c, n, columns, &origin[c], made) : sums_plain(block + c, n, columns, &origin[c], made);
-      for (int64_t k = 0; k < kLanes; ++k) {
-        const double sum = made.sum[k], squares = made.squares[k], count = static_cast<double>(n);
-        if (!std::isfinite(sum) || !std::isfinite(squares)) {
-          merge(into[c + k], exactly(block + c + k, n, columns));
-          continue;
-        }
-        const double mean = sum / count, left = squares - sum * mean;
-        if (left < squares * 0.125) {  // the origin lay far away for this block's spread: cancellation would cost digits
-          merge(into[c + k], exactly(block + c + k, n, columns));
-        } else {
-          merge(into[c + k], {count, origin[c + k] + mean, left, made.least[k], made.greatest[k]});
-        }
-        origin[c + k] = static_cast<float>(origin[c + k] + mean);
-      }
+    all.clear();
+    for (int64_t row = 0; row < n; row += kInner) {  // all columns of a few rows: memory passes in its own order
+      const float* at = block + row * columns;
+      const int64_t few = std::min(kInner, n - row);
+      for (int64_t c = 0; c < whole; c += kLanes)
+        v3_here() ? sums_v3(at + c, few, columns, static_cast<size_t>(c), all) : sums_plain(at + c, few, columns, static_cast<size_t>(c), all);
     }
-    for (; c < columns; ++c) merge(into[c], exactly(block + c, n, columns));
+    for (int64_t c = 0; c < whole; ++c) {
+      const auto k = static_cast<size_t>(c);
+      const double sum = all.sum[k], squares = all.squares[k], count = static_cast<double>(n), mean = sum / count;
+      const double left = squares - sum * mean;
+      if (!std::isfinite(sum) || !std::isfinite(squares) || left < squares * 0.125) {
+        // No finite numbers, or an origin far away for this block's spread: cancellation would cost digits.
+        merge(into[c], exactly(block + c, n, columns));
+      } else {
+        merge(into[c], {count, all.origin[k] + mean, left, all.least[k], all.greatest[k]});
+      }
+      const double moved = all.origin[k] + mean;
+      if (std::isfinite(moved)) all.origin[k] = static_cast<float>(moved);
+    }
+    for (int64_t c = whole; c < columns; ++c) merge(into[c], exactly(block + c, n, columns));
   }
 }
 

@@ -1,6 +1,6 @@
 // Count, mean, sum of squared distances, least and greatest of every column of a float32 matrix, in one pass.
 //
-// Blocks of 256 rows are summed in float32 as distances from the column's mean in the block before, then merged in double
+// Blocks of 512 rows are summed in float32 as distances from the column's mean in the block before, then merged in double
 // (Chan, Golub, LeVeque 1983). The distances are small where neighbouring rows are alike, so that the error stays near
 // 1e-7 of a standard deviation however far the mean lies from zero. A matrix of few columns is read as one of at least 64,
 // whose sums are merged at the end. Values that are no numbers are left out and not counted. Twin: data/moments.py.

@@ -78,8 +78,13 @@ def train(
     )
 
 
-def test_a_killed_training_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
-    whole = json.loads(train(folder, tmp_path / "none", "", "mapped").stdout)
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> list[float]:
+    """The losses of a run in memory."""
+    return list(json.loads(train(folder, folder / "none", "", "mapped").stdout))
+
+
+def test_a_killed_training_goes_on_with_the_same_losses(folder: Path, whole: list[float], tmp_path: Path) -> None:
     killed = train(folder, tmp_path / "state", "", "mapped", kill="37")
     assert killed.returncode == -signal.SIGKILL
     resumed = json.loads(train(folder, tmp_path / "state", "", "mapped").stdout)
@@ -87,7 +92,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(folder: Path, tmp_path: 
     assert len(whole) == 157
 
 
-def test_under_a_hard_limit_the_losses_are_the_same(folder: Path, tmp_path: Path) -> None:
+def test_under_a_hard_limit_the_losses_are_the_same(folder: Path, whole: list[float], tmp_path: Path) -> None:
     root = Path("/sys/fs/cgroup/memory")
     group = root / f"memfit-{uuid.uuid4().hex[:8]}"
     try:
@@ -96,7 +101,6 @@ def test_under_a_hard_limit_the_losses_are_the_same(folder: Path, tmp_path: Path
     except OSError:
         pytest.skip("no memory controller (version 1) that may be used here")
     try:
-        whole = json.loads(train(folder, tmp_path / "none", "", "mapped").stdout)
         limited = train(folder, tmp_path / "none", "40MiB", "direct", group=str(group))
         assert limited.returncode == 0, limited.stderr[-500:]
         assert json.loads(limited.stdout) == whole

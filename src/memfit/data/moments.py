@@ -1,7 +1,7 @@
 """Count, mean, standard deviation, least and greatest of a column, per channel or feature, in one pass over its blocks.
 
 Blocks are merged exactly (Chan, Golub, LeVeque 1983), so the order and the size of the blocks hardly matter and a state
-can be saved and gone on with. float32 goes through native/core/column_moments (float32 sums of 256 rows about a mean
+can be saved and gone on with. float32 goes through native/core/column_moments (float32 sums of 512 rows about a mean
 near them, double above); bytes are counted, which makes their figures exact; other types are summed in float64.
 Values that are no numbers are left out and not counted.
 """
