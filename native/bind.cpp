@@ -116,6 +116,7 @@ NB_MODULE(_core, m) {
   bind_segments(m);
   bind_pool(m);
   bind_lowbit(m);
+  bind_data(m);
   m.doc() = "Native kernels of memfit; each has a Python twin.";
   m.def(
       "simulate",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         BudgetError,
         CapacityError,
         CaptureError,
+        DataError,
         DeviceError,
         DomainBudgetError,
         LeakError,
@@ -84,6 +85,7 @@ _WHERE = {
     "BudgetError": "memfit.errors",
     "CapacityError": "memfit.errors",
     "CaptureError": "memfit.errors",
+    "DataError": "memfit.errors",
     "DeviceError": "memfit.errors",
     "LeakError": "memfit.errors",
     "LeverError": "memfit.errors",
@@ -101,13 +103,14 @@ _WHERE = {
     "WeightFileError": "memfit.errors",
 }
 
-_FOLDERS = ("paging",)
-"""Packages whose own names are public: ``memfit.paging.faults``."""
+_FOLDERS = ("data", "paging")
+"""Packages whose own names are public: ``memfit.paging.faults``, ``memfit.data.Loader``."""
 
 __all__ = [
     "BudgetError",
     "CapacityError",
     "CaptureError",
+    "DataError",
     "DeviceError",
     "DomainBudgetError",
     "KVCache",

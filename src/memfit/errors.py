@@ -11,6 +11,7 @@
     |- UndecidedError           neither a placement within a capacity nor a proof was found in time
     |- TraceError               a trace, recipe or table file that is not one
     |- WeightFileError          a file of weights that is not one, was cut short, lies or changed
+    |- DataError                a data set that is not one, was cut short, damaged, or does not fit what is asked of it
     |- SegmentError             an access past a segment's limit or against its protection
     |- DomainBudgetError        a tenant asked for more than its budget (a MemoryError too)
     |- OutputError              a file that cannot be written
@@ -39,6 +40,7 @@ __all__ = [
     "BudgetError",
     "CapacityError",
     "CaptureError",
+    "DataError",
     "DeviceError",
     "DomainBudgetError",
     "LeakError",
@@ -173,6 +175,15 @@ class WeightFileError(MemfitError):
     def __init__(self, path: str, why: str, hint: str = "write or copy the file again") -> None:
         super().__init__(f"cannot use the weights in {path}: {why}" + (f"; {hint}" if hint else ""))
         self.path, self.why, self.hint = path, why, hint
+
+
+class DataError(MemfitError):
+    """Data that cannot be used. ``path``; ``why``; ``offset``: byte of the file where it shows, or None; ``hint``."""
+
+    def __init__(self, path: str, why: str, offset: int | None = None, hint: str = "") -> None:
+        at = "" if offset is None else f" at byte {offset}"
+        super().__init__(f"cannot use {path}{at}: {why}" + (f"; {hint}" if hint else ""))
+        self.path, self.why, self.offset, self.hint = path, why, offset, hint
 
 
 class SegmentError(MemfitError):

@@ -19,7 +19,15 @@ import click
 
 from memfit.errors import BudgetError, CapacityError, MemfitError, MissingFrameworkError, SizeError
 
-_EXTRAS = {"torch": "torch", "transformers": "examples", "torchao": "lowbit", "onnx": "onnx", "onnxruntime": "onnx"}
+_EXTRAS = {
+    "torch": "torch",
+    "transformers": "examples",
+    "torchao": "lowbit",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "pyarrow": "data",
+    "PIL": "data",
+}
 _OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 _LIBRARIES = tuple(

@@ -40,6 +40,7 @@ COMMANDS = {
     "run": "Run a model larger than the memory within a byte budget, or a script from the pool (--pool).",
     "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",
     "leaks": "Does memory grow from step to step: what, who holds it, which line made it, and the fix.",
+    "data": "Data sets larger than memory: make one of any source, its statistics, loaders over it.",
     "calibrate": "Measure on this machine what operations need inside.",
 }
 
