@@ -35,3 +35,4 @@ void bind_replacement(nb::module_& m);
 void bind_kv_cache(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_lowbit(nb::module_& m);
+void bind_cache(nb::module_& m);
