@@ -12,7 +12,7 @@ typedef int32_t EightSigned __attribute__((vector_size(32)));
 MEMFIT_INLINE Eight all_of(uint32_t x) { return Eight{x, x, x, x, x, x, x, x}; }
 
 MEMFIT_INLINE uint32_t mask_of(EightSigned lanes) {
-#if defined(__AVX2__)
+#if defined(MEMFIT_AVX2_LANES)
   return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(lanes)));
 #elif defined(__SSE2__)
   __m128 half[2];
@@ -113,9 +113,20 @@ class LruCache {
   MEMFIT_INLINE int access(uint32_t line, uint32_t write) {
     LruLevel& first = levels_[0];
     uint32_t* row = first.rows + static_cast<size_t>(first.index.of(line)) * (8 * V);
-    const uint32_t front = row[0];
-    if ((front ^ (line << 1)) <= 1) {
-      if (write & ~front) row[0] = front | 1;
+    // The two in front in one word: two lines that take turns in a set swap there, and a later load meets one store.
+    uint64_t pair;
+    __builtin_memcpy(&pair, row, 8);
+    const uint32_t key = line << 1;
+    if ((static_cast<uint32_t>(pair) ^ key) <= 1) {
+      if (write & ~static_cast<uint32_t>(pair)) {
+        pair |= 1;
+        __builtin_memcpy(row, &pair, 8);
+      }
+      return 0;
+    }
+    if ((static_cast<uint32_t>(pair >> 32) ^ key) <= 1) {
+      pair = (pair >> 32 | pair << 32) | write;
+      __builtin_memcpy(row, &pair, 8);
       return 0;
     }
     uint32_t victim = kEmpty;
