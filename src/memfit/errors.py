@@ -6,6 +6,8 @@
     |- CaptureError             the program cannot be captured as one graph (with the line)
     |- BudgetError              a budget that cannot be kept
     |- DeviceError              unknown device, model on the wrong device
+    |- MachineError             a cache or a hierarchy that cannot be, or cannot be measured
+    |- NestError                a nest of loops that is not affine, never runs or leaves its arrays
     |- ProblemError             buffers that cannot be planned: overlapping pins, reversed lifetimes, bad sizes
     |- CapacityError            buffers that do not fit the capacity (a budget that cannot be kept)
     |- UndecidedError           neither a placement within a capacity nor a proof was found in time
@@ -45,8 +47,10 @@ __all__ = [
     "DomainBudgetError",
     "LeakError",
     "LeverError",
+    "MachineError",
     "MemfitError",
     "MissingFrameworkError",
+    "NestError",
     "OutputError",
     "PoolError",
     "PoolWarning",
@@ -124,6 +128,22 @@ class DeviceError(MemfitError):
     def __init__(self, device: str, why: str) -> None:
         super().__init__(f"device {device!r}: {why}")
         self.device, self.why = device, why
+
+
+class MachineError(MemfitError):
+    """A cache that cannot be, or a machine that cannot be described. ``where``: level or file; ``why``; ``hint``."""
+
+    def __init__(self, where: str, why: str, hint: str = "") -> None:
+        super().__init__(f"cannot describe the machine, {where}: {why}" + (f"; {hint}" if hint else ""))
+        self.where, self.why, self.hint = where, why, hint
+
+
+class NestError(MemfitError):
+    """A pattern of accesses that cannot be simulated. ``where``: its name or line; ``why``; ``hint``."""
+
+    def __init__(self, where: str, why: str, hint: str = "") -> None:
+        super().__init__(f"cannot simulate {where}: {why}" + (f"; {hint}" if hint else ""))
+        self.where, self.why, self.hint = where, why, hint
 
 
 class ProblemError(MemfitError):

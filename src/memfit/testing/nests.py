@@ -1,0 +1,70 @@
+"""Nests to test with: matrix products in the orders and layouts whose misses are known, and random ones."""
+
+from __future__ import annotations
+
+import random
+
+from memfit.ir.nest import Access, ArraySpec, Loop, Nest, Sum, placed
+from memfit.ir.nest_source import nest_from_source
+
+IJK = """
+for i in range(N):
+    for j in range(N):
+        s = 0
+        for k in range(N):
+            s += A[i, k] * B[k, j]
+        C[i, j] = s
+"""
+IKJ = """
+for i in range(N):
+    for k in range(N):
+        a = A[i, k]
+        for j in range(N):
+            C[i, j] = B[k, j] * a + C[i, j]
+"""
+TILED = """
+for ii in range(0, N, T):
+    for kk in range(0, N, T):
+        for jj in range(0, N, T):
+            for i in range(ii, min(ii + T, N)):
+                for k in range(kk, min(kk + T, N)):
+                    a = A[i, k]
+                    for j in range(jj, min(jj + T, N)):
+                        C[i, j] = B[k, j] * a + C[i, j]
+"""
+
+
+def product(source: str, size: int, leading: int | None = None, tile: int = 32) -> Nest:
+    """A square float32 matrix product of one of the sources above."""
+    arrays = {name: ArraySpec((size, size), 4, leading) for name in "ABC"}
+    return nest_from_source(source, arrays, {"N": size, "T": tile}, "product")
+
+
+def random_nest(draw: random.Random) -> Nest:
+    """A small nest of 1 to 3 loops with accesses at any depth, strides of any sign, sometimes a triangle or a tile."""
+    depth = draw.randint(1, 3)
+    names = ["i", "j", "k"][:depth]
+    extents = [draw.choice([1, 3, 8, 17, 40, 64]) for _ in names]
+    accesses: list[tuple[int, Access]] = []
+    arrays: dict[str, ArraySpec] = {}
+    for array in "XYZ"[: draw.randint(1, 3)]:
+        used = [name for name in names if draw.random() < 0.7]
+        scale = {name: draw.choice([1, 1, 2, 3, 16, -1]) for name in used}
+        low = sum(min(0, s * (extents[names.index(n)] - 1)) for n, s in scale.items())
+        high = sum(max(0, s * (extents[names.index(n)] - 1)) for n, s in scale.items())
+        arrays[array] = ArraySpec((high - low + 1 + draw.randint(0, 40),), draw.choice([4, 8, 64]))
+        subscript = Sum(-low, tuple(sorted(scale.items())))
+        for _ in range(draw.randint(1, 2)):
+            at = draw.randint(max([names.index(n) + 1 for n in used], default=1), depth)
+            accesses.append((at, Access(array, draw.random() < 0.4, (subscript,))))
+    body: tuple[Loop | Access, ...] = ()
+    for level in range(depth, 0, -1):
+        own = [access for at, access in accesses if at == level]
+        cut = draw.randint(0, len(own))
+        body = (*own[:cut], *body, *own[cut:])
+        stops: tuple[Sum, ...] = (Sum(extents[level - 1]),)
+        if level > 1 and draw.random() < 0.2:
+            stops = (*stops, Sum(1, ((names[level - 2], 1),)))
+        if body:
+            body = (Loop(names[level - 1], Sum(), stops, body),)
+    return placed(Nest(body, arrays, "random"))
