@@ -81,7 +81,7 @@ def test_nests_against_the_oracle(seed):
         pytest.skip("no nest drawn")
     hierarchy = _hierarchy(draw, plain=seed % 2 == 0)
     slow = AnyOracle(hierarchy)
-    by_array = {name: 0 for name in nest.arrays}
+    by_array = dict.fromkeys(nest.arrays, 0)
     for address, write, array in addresses(nest):
         by_array[array] += slow.access(address // 64, write) > 0
     for general in (False, True):
@@ -136,5 +136,7 @@ def test_many_moments_are_numbered_anew():
 def test_addresses_far_apart_keep_their_sets():
     draw = random.Random(5)
     hierarchy = Hierarchy((CacheLevel("L1", 64 * 8 * 2, 2), CacheLevel("L2", 64 * 12 * 4, 4)))
-    trace = [draw.choice([0, 1 << 46, 0x7FFF12340000, (1 << 46) + 64 * 24]) + 64 * draw.randrange(60) for _ in range(2000)]
+    trace = [
+        draw.choice([0, 1 << 46, 0x7FFF12340000, (1 << 46) + 64 * 24]) + 64 * draw.randrange(60) for _ in range(2000)
+    ]
     assert _served(misses_of_trace(trace, hierarchy), 2) == oracle(trace, hierarchy)

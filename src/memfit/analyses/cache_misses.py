@@ -79,7 +79,9 @@ def misses_of_nest(nest: Nest, hierarchy: Hierarchy, *, jump: bool = True, gener
     code = encode(nest)
     spans = code.lines(hierarchy.line)
     if spans.max(initial=0) > _MOST_LINES:
-        raise NestError(nest.name, f"an array ends at line {spans.max()}", f"{_MOST_LINES} lines can be simulated; lower its base")
+        raise NestError(
+            nest.name, f"an array ends at line {spans.max()}", f"{_MOST_LINES} lines can be simulated; lower its base"
+        )
     served, written, fetched, simulated, jumps, jumped = _core.cache_nest(
         level_rows(hierarchy), INCLUSIONS.index(hierarchy.inclusion), hierarchy.write_backs == "apply", hierarchy.seed,
         code.numbers(), spans, code.variables, hierarchy.line.bit_length() - 1, general, jump,
@@ -108,8 +110,9 @@ def misses_of_trace(
     flags = np.minimum(flags, 1)
     spans = dict(arrays or {})
     values, first, moved = _near(values, hierarchy, spans)
-    rows = np.array([n for low, high in moved.values() for n in (low // hierarchy.line - first, (high - 1) // hierarchy.line - first)],
-                    np.int64)  # fmt: skip
+    line = hierarchy.line
+    ends = [(low // line - first, (high - 1) // line - first) for low, high in moved.values()]
+    rows = np.array(ends, np.int64).reshape(-1)
     served, written, fetched = _core.cache_trace(
         level_rows(hierarchy), INCLUSIONS.index(hierarchy.inclusion), hierarchy.write_backs == "apply", hierarchy.seed,
         values, flags, hierarchy.line.bit_length() - 1, first, rows, general,
@@ -133,7 +136,9 @@ def _addresses(addresses: npt.ArrayLike) -> npt.NDArray[np.unsignedinteger]:
     values = np.asarray(addresses)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         if values.size:
-            raise MachineError("trace", f"addresses of type {values.dtype}, {values.ndim} dimensions", "give one row of integers")
+            raise MachineError(
+                "trace", f"addresses of type {values.dtype}, {values.ndim} dimensions", "give one row of integers"
+            )
         values = np.zeros(0, np.uint64)
     if values.dtype.kind == "i" and values.size and values.min() < 0:
         raise MachineError("trace", f"an address of {values.min()}", "addresses are not negative")
@@ -158,7 +163,9 @@ def _near(
     number, inverse = np.unique(values // np.uint64(chunk), return_inverse=True)
     place = np.arange(len(number)) + np.concatenate([[0], np.cumsum(np.diff(number) > 1)])
     if int(place[-1]) * turn > _MOST_LINES:
-        raise MachineError("trace", f"its addresses lie in {len(number)} places of {chunk} bytes", "simulate a part of it")
+        raise MachineError(
+            "trace", f"its addresses lie in {len(number)} places of {chunk} bytes", "simulate a part of it"
+        )
     near = place.astype(np.uint64)[inverse] * np.uint64(chunk) + values % np.uint64(chunk)
     moved = {}
     for name, (low, high) in spans.items():
@@ -168,7 +175,14 @@ def _near(
 
 
 def _answer(
-    arrays: list[str], hierarchy: Hierarchy, served: Ints, written: Ints, fetched: Ints, simulated: int, jumps: int, jumped: int
+    arrays: list[str],
+    hierarchy: Hierarchy,
+    served: Ints,
+    written: Ints,
+    fetched: Ints,
+    simulated: int,
+    jumps: int,
+    jumped: int,
 ) -> Misses:
     depths = len(hierarchy.levels) + 1
     table = np.asarray(served).reshape(-1, depths)
@@ -180,4 +194,6 @@ def _answer(
         )
         for i, level in enumerate(hierarchy.levels)
     )  # fmt: skip
-    return Misses(levels, {name: int(left[a, 0]) for a, name in enumerate(arrays)}, hierarchy.line, simulated, jumps, jumped)
+    return Misses(
+        levels, {name: int(left[a, 0]) for a, name in enumerate(arrays)}, hierarchy.line, simulated, jumps, jumped
+    )

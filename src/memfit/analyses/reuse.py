@@ -68,12 +68,16 @@ def reuse_of_nest(nest: Nest, capacities: Sequence[int] = (), line: int = 64, *,
         NestError: the nest is not one, is too large, or a sample of it was asked for.
     """
     if sample is not None:
-        raise NestError(nest.name, "a sample of a nest's lines", "misses come in cliffs there, which samples miss; ask without it")
+        raise NestError(
+            nest.name, "a sample of a nest's lines", "misses come in cliffs there, which samples miss; ask without it"
+        )
     nest = nest if nest.bases else placed(nest)
     code = encode(nest)
     spans = code.lines(line)
     if spans.max(initial=0) - spans.min(initial=0) > _MOST_LINES:
-        raise NestError(nest.name, f"{spans.max() - spans.min()} lines between its arrays", f"{_MOST_LINES} are allowed")
+        raise NestError(
+            nest.name, f"{spans.max() - spans.min()} lines between its arrays", f"{_MOST_LINES} are allowed"
+        )
     distance, misses, cold = _core.reuse_nest(
         code.numbers(), spans, code.variables, line.bit_length() - 1, np.array(capacities, np.int64)
     )
@@ -109,7 +113,7 @@ def reuse_of_trace(addresses: npt.ArrayLike, line: int = 64, *, sample: float | 
     if sample is None:
         return Reuse(found[:-1], int(found[-1]))
     kept = np.flatnonzero(found[:-1])
-    spread = np.zeros(int(round(len(found) * factor)) + 1, np.int64)
+    spread = np.zeros(round(len(found) * factor) + 1, np.int64)
     counts = np.round(found[:-1][kept] * len(values) / max(len(lines), 1)).astype(np.int64)
     np.add.at(spread, np.minimum((kept * factor).astype(np.int64), len(spread) - 1), counts)
     return Reuse(spread, round(int(found[-1]) * len(values) / max(len(lines), 1)), error=1 / max(len(names), 1) ** 0.5)

@@ -153,7 +153,10 @@ def placed(nest: Nest) -> Nest:
         if array.item <= 0 or array.item & (array.item - 1) or array.item > 64:
             raise NestError(nest.name, f"array {name} has items of {array.item} bytes", "1, 2, 4, ... 64 are known")
         if array.leading is not None and len(array.shape) > 1 and array.leading < array.shape[-1]:
-            raise NestError(nest.name, f"array {name}: the leading dimension {array.leading} is less than a row of {array.shape[-1]}")
+            raise NestError(
+                nest.name,
+                f"array {name}: the leading dimension {array.leading} is less than a row of {array.shape[-1]}",
+            )
         base = at if array.base is None else array.base
         if base % array.item or base < 0:
             raise NestError(nest.name, f"array {name} lies at {base}, which is no multiple of its item", "align it")
@@ -223,7 +226,9 @@ def encode(nest: Nest) -> Code:
             row[0] += factor * part.constant
             for name, coefficient in part.parts:
                 if name not in known:
-                    raise NestError(nest.name, f"{name!r} is no loop variable here", f"around it: {', '.join(known) or 'none'}")
+                    raise NestError(
+                        nest.name, f"{name!r} is no loop variable here", f"around it: {', '.join(known) or 'none'}"
+                    )
                 start, step = known[name]
                 row[1 + counters[name]] += factor * coefficient * step
                 pending.append((start, factor * coefficient))
@@ -231,7 +236,12 @@ def encode(nest: Nest) -> Code:
             raise NestError(nest.name, "an address or a bound is beyond 60 bits", "use smaller extents")
         return tuple(row)
 
-    def lay(body: Sequence[Loop | Access], known: dict[str, tuple[Sum, int]], counters: dict[str, int], ends: list[tuple[int, int]]) -> None:
+    def lay(
+        body: Sequence[Loop | Access],
+        known: dict[str, tuple[Sum, int]],
+        counters: dict[str, int],
+        ends: list[tuple[int, int]],
+    ) -> None:
         for part in body:
             if isinstance(part, Access):
                 nodes.append(_access(part, known, counters, ends))
@@ -255,7 +265,9 @@ def encode(nest: Nest) -> Code:
                 trips.append(row)
             most = min(_extreme(row, ends, top=True) for row in trips)
             if most <= 0:
-                raise NestError(nest.name, f"loop {part.variable} never runs: at most {most} trips", "use positive extents")
+                raise NestError(
+                    nest.name, f"loop {part.variable} never runs: at most {most} trips", "use positive extents"
+                )
             if most > _MOST_TRIPS:
                 raise NestError(nest.name, f"loop {part.variable} would run {most} times", f"{_MOST_TRIPS} are allowed")
             here = len(nodes)
@@ -264,13 +276,18 @@ def encode(nest: Nest) -> Code:
             lay(part.body, {**known, part.variable: (part.start, part.step)}, {**counters, part.variable: number}, ends)
             nodes[here] = replace(nodes[here], end=len(nodes))
 
-    def _access(part: Access, known: Mapping[str, tuple[Sum, int]], counters: Mapping[str, int], ends: Sequence[tuple[int, int]]) -> Node:
+    def _access(
+        part: Access, known: Mapping[str, tuple[Sum, int]], counters: Mapping[str, int], ends: Sequence[tuple[int, int]]
+    ) -> Node:
         if part.array not in nest.arrays:
-            raise NestError(nest.name, f"there is no array {part.array!r}", f"there are {', '.join(nest.arrays) or 'none'}")
+            raise NestError(
+                nest.name, f"there is no array {part.array!r}", f"there are {', '.join(nest.arrays) or 'none'}"
+            )
         array = nest.arrays[part.array]
         if len(part.subscripts) != len(array.shape):
             raise NestError(
-                nest.name, f"{part.array} has {len(array.shape)} dimensions and is accessed with {len(part.subscripts)} subscripts"
+                nest.name,
+                f"{part.array} has {len(array.shape)} dimensions and is accessed with {len(part.subscripts)} subscripts",
             )
         address = [nest.bases[part.array]] + [0] * variables
         for number, (subscript, step) in enumerate(zip(part.subscripts, array.steps(), strict=True)):
@@ -279,7 +296,9 @@ def encode(nest: Nest) -> Code:
             low, high = _extreme(row, ends, top=False), _extreme(row, ends, top=True)
             if simple and (low < 0 or high >= array.shape[number]):
                 raise NestError(
-                    nest.name, f"subscript {number} of {part.array} runs from {low} to {high}, its extent is {array.shape[number]}",
+                    nest.name,
+                    f"subscript {number} of {part.array} runs from {low} to {high}, "
+                    f"its extent is {array.shape[number]}",
                     "enlarge the array or shorten the loops",
                 )  # fmt: skip
             address = [a + step * r for a, r in zip(address, row, strict=True)]
@@ -337,7 +356,9 @@ def _check_corners(nest: Nest, code: Code) -> None:
                 reach = [node.address[1 + v] * last_trip for v, last_trip in free]
                 low, high = code.spans[node.array]
                 if fixed + sum(min(r, 0) for r in reach) < low or fixed + sum(max(r, 0) for r in reach) >= high:
-                    raise NestError(nest.name, f"an access leaves array {names[node.array]}", "enlarge it or shorten the loops")
+                    raise NestError(
+                        nest.name, f"an access leaves array {names[node.array]}", "enlarge it or shorten the loops"
+                    )
             n = node.end
 
     walk(0, len(code.nodes), [0] * code.variables, [])

@@ -22,7 +22,10 @@ from memfit.ir.nest import Access, ArraySpec, Loop, Nest, Sum, placed
 
 
 def nest_from_source(
-    source: str, arrays: Mapping[str, ArraySpec] | None = None, settings: Mapping[str, int] | None = None, name: str = "nest"
+    source: str,
+    arrays: Mapping[str, ArraySpec] | None = None,
+    settings: Mapping[str, int] | None = None,
+    name: str = "nest",
 ) -> Nest:
     """The nest that ``source`` writes down.
 
@@ -41,7 +44,11 @@ def nest_from_source(
     numbers = dict(settings or {})
     body: Sequence[ast.stmt] = tree.body
     for statement in body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        if (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
             target = statement.targets[0].id
             if isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, int):
                 numbers.setdefault(target, statement.value.value)
@@ -103,11 +110,17 @@ class _Reader:
         if not isinstance(node.target, ast.Name):
             raise self.refuse(node, "a loop over more than one name", "write for i in range(...)")
         call = node.iter
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "range" and call.args):
+        if not (
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "range" and call.args
+        ):
             raise self.refuse(node, "a loop over something else than range(...)", "write for i in range(...)")
         start = self.affine(call.args[0], around) if len(call.args) > 1 else Sum()
         stop = call.args[1] if len(call.args) > 1 else call.args[0]
-        bounds = stop.args if isinstance(stop, ast.Call) and isinstance(stop.func, ast.Name) and stop.func.id == "min" else [stop]
+        bounds = (
+            stop.args
+            if isinstance(stop, ast.Call) and isinstance(stop.func, ast.Name) and stop.func.id == "min"
+            else [stop]
+        )
         stops = tuple(self.affine(bound, around) for bound in bounds)
         step = self.affine(call.args[2], around) if len(call.args) > 2 else Sum(1)
         if step.parts:

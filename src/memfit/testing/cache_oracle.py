@@ -158,7 +158,11 @@ class AnyOracle:
             return i
         depth = self._demand(i + 1, line, False, counted=counted)
         self._lose(i, self._enter(i, line, write))
-        if counted and self.hierarchy.levels[i].prefetch == "next-line" and line + 1 not in self._set(i, line + 1).lines:
+        if (
+            counted
+            and self.hierarchy.levels[i].prefetch == "next-line"
+            and line + 1 not in self._set(i, line + 1).lines
+        ):
             self.prefetches[i] += 1
             self._demand(i + 1, line + 1, False, counted=False)
             self._lose(i, self._enter(i, line + 1, False))
@@ -166,7 +170,12 @@ class AnyOracle:
 
     def _lose(self, i: int, victim: tuple[int, bool]) -> None:
         line, dirty = victim
-        if dirty and self.hierarchy.write_backs == "apply" and i + 1 < len(self.sets) and not self._has(i + 1, line, True):
+        if (
+            dirty
+            and self.hierarchy.write_backs == "apply"
+            and i + 1 < len(self.sets)
+            and not self._has(i + 1, line, True)
+        ):
             self._lose(i + 1, self._enter(i + 1, line, True))
 
     def _exclusive(self, line: int, write: bool) -> int:
