@@ -187,7 +187,6 @@ def lowbit_product(
     scratch: Any,
     threads: int,
 ) -> None: ...
-
 def ring_here() -> bool: ...
 def read_pieces(
     descriptor: int, offsets: Any, lengths: Any, targets: Any, memory: Any, file_bytes: int, depth: int, ring: bool
