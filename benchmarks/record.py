@@ -14,7 +14,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
     "torch", "transformers", "diffusers", "numpy", "scipy", "memray", "torchao", "onnx", "onnxruntime", "onnxscript",
-    "onnxslim", "onnxsim", "onnxoptimizer",
+    "onnxslim", "onnxsim", "onnxoptimizer", "webdataset", "datasets", "litdata", "zarr", "grain", "scikit-learn",
 )  # fmt: skip
 
 
