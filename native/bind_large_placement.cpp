@@ -49,7 +49,7 @@ void bind_large_placement(nb::module_& m) {
   auto filling = nb::class_<Filling>(m, "Filling", "Places buffers in a given order.")
                      .def("__init__",
                           [](Filling* self, const LargeProblem& problem, Array<int32_t> order, int32_t fit, int64_t ceiling) {
-                            new (self) Filling(problem, copy(order), static_cast<memfit::Fit>(fit),
+                            new (self) Filling(problem, copy(order), static_cast<memfit::GapFit>(fit),
                                                ceiling < 0 ? memfit::kNoCeiling : ceiling);
                           },
                           nb::keep_alive<1, 2>());

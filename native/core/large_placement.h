@@ -13,7 +13,7 @@ namespace memfit {
 constexpr int64_t kUnplaced = -1;
 constexpr int64_t kNoCeiling = INT64_MAX / 4;
 
-enum class Fit : int32_t { kFirst = 0, kBest = 1 };
+enum class GapFit : int32_t { kFirst = 0, kBest = 1 };
 
 inline int64_t aligned_up(int64_t value, int64_t step) {
   return step == 1 ? value : (value + step - 1) / step * step;

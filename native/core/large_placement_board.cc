@@ -66,7 +66,7 @@ void Board::gather(int32_t buffer) {
   work_ += 1 + static_cast<int64_t>(barred_.size());
 }
 
-int64_t Board::find(int32_t buffer, Fit fit, int64_t ceiling) {
+int64_t Board::find(int32_t buffer, GapFit fit, int64_t ceiling) {
   const int64_t step = problem_.alignment[buffer];
   const int64_t highest = ceiling - problem_.reach[buffer];
   if (highest < 0) return kUnplaced;
@@ -75,7 +75,7 @@ int64_t Board::find(int32_t buffer, Fit fit, int64_t ceiling) {
   const auto consider = [&](int64_t until) {  // free on [free_from, until]
     const int64_t offset = aligned_up(free_from, step), room = until >= highest ? kNoCeiling : until - free_from;
     if (offset <= std::min(until, highest) && room < narrowest) found = offset, narrowest = room;
-    return narrowest == 0 || (fit == Fit::kFirst && found != kUnplaced);
+    return narrowest == 0 || (fit == GapFit::kFirst && found != kUnplaced);
   };
   for (const auto& b : barred_) {
     if (b.from >= free_from && consider(b.from)) return found;

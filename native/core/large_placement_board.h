@@ -22,7 +22,7 @@ class Board {
   void take(int32_t buffer);
   // Where the buffer fits below `ceiling`: the lowest offset, or the lowest in the narrowest gap (one that reaches the
   // ceiling is the widest); or kUnplaced.
-  int64_t find(int32_t buffer, Fit fit, int64_t ceiling);
+  int64_t find(int32_t buffer, GapFit fit, int64_t ceiling);
   // The offset below `ceiling` with the smallest sum of `cost` over the buffers in the way (a cost < 0: never moved), of
   // equals the narrowest gap, then the lowest. `evicted` gets the buffers in the way, by number. Or kUnplaced.
   int64_t force(int32_t buffer, int64_t ceiling, const std::vector<int64_t>& cost, std::vector<int32_t>& evicted);

@@ -5,7 +5,7 @@
 
 namespace memfit {
 
-Filling::Filling(const LargeProblem& problem, std::vector<int32_t> order, Fit fit, int64_t ceiling)
+Filling::Filling(const LargeProblem& problem, std::vector<int32_t> order, GapFit fit, int64_t ceiling)
     : problem_(problem), spans_(problem), order_(std::move(order)), fit_(fit), ceiling_(ceiling) {
   for (int32_t i = 0; i < problem.buffers; ++i)
     if (problem.fixed[i] >= 0) spans_.put(i, problem.fixed[i]);
@@ -27,7 +27,7 @@ std::vector<int64_t> Filling::whole() const {
   Spans spans = spans_;
   for (size_t i = next_; i < order_.size(); ++i)
     if (problem_.fixed[order_[i]] < 0) spans.put(order_[i], spans.above(order_[i]));
-  for (const int32_t buffer : late_) spans.put(buffer, spans.find(buffer, Fit::kFirst, kNoCeiling));
+  for (const int32_t buffer : late_) spans.put(buffer, spans.find(buffer, GapFit::kFirst, kNoCeiling));
   return spans.offset();
 }
 
@@ -77,10 +77,10 @@ bool EjectionSearch::run(int64_t work) {
 
 std::vector<int64_t> EjectionSearch::whole() const {
   Board board = board_;
-  for (const int32_t buffer : hopeless_) board.put(buffer, board.find(buffer, Fit::kFirst, kNoCeiling));
+  for (const int32_t buffer : hopeless_) board.put(buffer, board.find(buffer, GapFit::kFirst, kNoCeiling));
   for (auto waiting = waiting_; !waiting.empty(); waiting.pop()) {
     const int32_t buffer = waiting.top().second;
-    board.put(buffer, board.find(buffer, Fit::kFirst, kNoCeiling));
+    board.put(buffer, board.find(buffer, GapFit::kFirst, kNoCeiling));
   }
   return board.offset();
 }

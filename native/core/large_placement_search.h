@@ -22,7 +22,7 @@ namespace memfit {
 class Filling {
  public:
   // Takes the buffers in `order`, each by `fit` below the ceiling; pinned ones first, what did not fit last, on top.
-  Filling(const LargeProblem& problem, std::vector<int32_t> order, Fit fit, int64_t ceiling);
+  Filling(const LargeProblem& problem, std::vector<int32_t> order, GapFit fit, int64_t ceiling);
   bool run(int64_t work);  // true when every buffer of the order has been tried
   // Offsets; kUnplaced of what was not tried or did not fit below the ceiling.
   const std::vector<int64_t>& offset() const { return spans_.offset(); }
@@ -34,7 +34,7 @@ class Filling {
   const LargeProblem& problem_;
   Spans spans_;
   std::vector<int32_t> order_, late_;
-  Fit fit_;
+  GapFit fit_;
   int64_t ceiling_;
   size_t next_ = 0;
 };

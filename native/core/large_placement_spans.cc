@@ -89,7 +89,7 @@ void Spans::subtract(const Taken& taken, int64_t low, int64_t high) {
   free_.swap(next_);
 }
 
-int64_t Spans::find(int32_t buffer, Fit fit, int64_t ceiling) {
+int64_t Spans::find(int32_t buffer, GapFit fit, int64_t ceiling) {
   const int64_t step = problem_.alignment[buffer];
   const int64_t highest = ceiling - problem_.reach[buffer];
   if (highest < 0) return kUnplaced;
@@ -111,7 +111,7 @@ int64_t Spans::find(int32_t buffer, Fit fit, int64_t ceiling) {
     const int64_t offset = aligned_up(from, step), room = to == highest ? kNoCeiling : to - from;
     if (offset > to || room >= narrowest) continue;
     found = offset, narrowest = room;
-    if (fit == Fit::kFirst) break;
+    if (fit == GapFit::kFirst) break;
   }
   return found;
 }

@@ -22,7 +22,7 @@ class Spans {
   int64_t work() const { return work_; }  // intervals looked at so far
   void put(int32_t buffer, int64_t offset);
   // As Board::find.
-  int64_t find(int32_t buffer, Fit fit, int64_t ceiling);
+  int64_t find(int32_t buffer, GapFit fit, int64_t ceiling);
   // The lowest offset above everything that is alive with the buffer: O(log sections), wasteful.
   int64_t above(int32_t buffer);
 

@@ -25,6 +25,7 @@ from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.apply import Runner, runner_of
 from memfit.frameworks.torch.capture import Capture, capture, input_tensors
 from memfit.frameworks.torch.chunked_loss import chunked_heads, find_heads
+from memfit.frameworks.torch.kernel_layouts import Laid, as_kernels_lay
 from memfit.frameworks.torch.measure import CostTable, Progress, measured, replace_graph
 from memfit.frameworks.torch.outcomes import Checker, OtherWayError, goes_with
 from memfit.frameworks.torch.pinned_memory import transfer_speed_of
@@ -38,6 +39,7 @@ from memfit.ir.step import Step
 from memfit.passes.rematerialize import SchedulePlan, rematerialize
 
 MOST_WAYS = 8
+MOST_TRACES = 8
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,29 @@ class FittedStep:
 def measured_program(
     step: Step, progress: Progress | None = None, *, state_in_file: bool = False, captured: Capture | None = None
 ) -> tuple[Capture, Program]:
-    """The step captured (or as it was captured before), as a Program with measured costs."""
-    captured = captured or capture(step)
+    """The step captured (or as it was captured before), as a Program with measured costs.
+
+    Captured again where kernels lay out their results otherwise than PyTorch describes them (``kernel_layouts``).
+    """
+    layouts: dict[str, Laid] = {}
+    for _ in range(MOST_TRACES):
+        if captured is None:
+            with as_kernels_lay(layouts):
+                captured = capture(step)
+        table = CostTable()
+        program = _measured(captured, table, step, progress, state_in_file)
+        if not table.mislaid:
+            return captured, program
+        captured = None
+        layouts.update(table.mislaid)
+    name = next(iter(table.mislaid.values()))[0]
+    raise CaptureError(f"PyTorch describes the layout of what {name} gives otherwise than it is")
+
+
+def _measured(
+    captured: Capture, table: CostTable, step: Step, progress: Progress | None, state_in_file: bool
+) -> Program:
     alone = captured.training and step.optimizer is not None and optimizers.steps_parameters_alone(step.optimizer)
-    table = CostTable()
     with allocator_hook.installed():
         program = program_of(
             captured.module,
@@ -239,7 +260,7 @@ def measured_program(
         )
     parameters = dict(step.model.named_parameters())
     trained = [parameters[name] for name in captured.trained]
-    return captured, measured(
+    return measured(
         program, table, optimizer=step.optimizer, parameters=trained, state_in_file=state_in_file, progress=progress
     )
 

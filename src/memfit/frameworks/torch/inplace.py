@@ -75,6 +75,8 @@ def fits_over(node: Node, place: int, storages: list[Storage], storage_of: dict[
     given, made = source.meta.get("val"), node.meta.get("val")
     if not isinstance(given, torch.Tensor) or not isinstance(made, torch.Tensor):
         return False
+    if given.is_conj() or given.is_neg():
+        return False
     same = given.shape == made.shape and given.stride() == made.stride() and given.dtype == made.dtype
     whole = given.storage_offset() == 0 and given.untyped_storage().nbytes() == made.untyped_storage().nbytes()
     dense = given.numel() * given.element_size() == given.untyped_storage().nbytes() and _dense(given)

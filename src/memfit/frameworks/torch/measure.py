@@ -8,7 +8,6 @@ Figures are kept per user in a cache file keyed by torch version and thread coun
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import operator
@@ -27,12 +26,14 @@ from memfit.frameworks.torch import allocator_hook
 from memfit.frameworks.torch import optimizer as optimizers
 from memfit.frameworks.torch.batch_norm import gives_equal_bits, normalise
 from memfit.frameworks.torch.inplace import in_place_call
+from memfit.frameworks.torch.kernel_layouts import Laid, digest, is_mislaid, strides_of, tensor_text
 from memfit.frameworks.torch.program import METADATA_ONLY, Program
 from memfit.ir.graph import Graph, Op, Storage
 
 Progress = Callable[[str, int, int], None]
 _RUNS, _ENOUGH_SECONDS = 7, 0.05
-_FORMAT = 2  # of the cache file: rows of another way of measuring are not read
+_FORMAT = 3  # of the cache file: rows of another way of measuring are not read
+_COMPARED, _MOST_DRAWS = 4096, 16
 _BYTES_PER_SECOND = 4e9
 _LOOK_SECONDS = 2e-6
 
@@ -49,10 +50,12 @@ def measured(
         parameters: the trained parameters, in placeholder order.
         state_in_file: optimizer state is no constant; it only passes through memory as a parameter's first step makes it.
 
+    An op over the memory of its input is left out where layouts are not what the graph says (``CostTable.mislaid``).
     Cost: a few milliseconds per distinct op signature, less what the cache file knows.
     """
     ops: list[Op] = list(program.graph.ops)
     sizes: dict[int, int] = {}
+    elsewhere: set[int] = set()
     state = 0
     with allocator_hook.installed():
         for index, op in enumerate(ops):
@@ -75,7 +78,9 @@ def measured(
                 for storage, nbytes in zip(op.writes, cost["outputs"], strict=False):
                     if nbytes:
                         sizes[storage] = nbytes
-            reuse = op.reuse
+            if (node is not None and table.is_mislaid(node)) or not elsewhere.isdisjoint(op.reads):
+                elsewhere.update(op.writes)
+            reuse = op.reuse if elsewhere.isdisjoint((*op.reads, *op.writes)) else -1
             if node is not None and reuse >= 0 and not table.same_in_place(node, reuse, program):
                 reuse = -1
             ops[index] = replace(op, seconds=cost["seconds"], workspace=cost["workspace"], reuse=reuse)
@@ -96,12 +101,16 @@ def replace_graph(program: Program, graph: Graph) -> Program:
 
 
 class CostTable:
-    """Measured costs by op signature, backed by a per-user file (``$MEMFIT_CACHE`` or ``~/.cache/memfit``)."""
+    """Measured costs by op signature, backed by a per-user file (``$MEMFIT_CACHE`` or ``~/.cache/memfit``).
+
+    ``mislaid``: of the ops asked for, those whose results are laid out otherwise than the graph says.
+    """
 
     def __init__(self) -> None:
         folder = Path(os.environ.get("MEMFIT_CACHE") or Path.home() / ".cache" / "memfit")
         self.path = folder / f"costs-{_FORMAT}-{torch.__version__}-{torch.get_num_threads()}-threads.json"
         self.rows: dict[str, dict[str, Any]] = {}
+        self.mislaid: dict[str, Laid] = {}
         self.changed = False
         try:
             self.rows = json.loads(self.path.read_text())
@@ -122,7 +131,15 @@ class CostTable:
 
     def op_cost(self, node: Node) -> dict[str, Any]:
         """Seconds, workspace bytes and output storage bytes of the op of an FX node."""
-        return self._row(signature(node), lambda: _measure_node(node))
+        key = signature(node)
+        row = self._row(key, lambda: _measure_node(node))
+        if is_mislaid(_tensors(node.meta.get("val")), row.get("laid", [])):
+            self.mislaid[key] = (str(node.target), row["laid"])
+        return row
+
+    def is_mislaid(self, node: Node) -> bool:
+        """Whether the kernel lays out the results of the op of a node otherwise than the graph says."""
+        return is_mislaid(_tensors(node.meta.get("val")), self.op_cost(node).get("laid", []))
 
     def splits(self, node: Node) -> bool:
         """Whether a batch norm may be split in halves: equal bits, seen on this signature."""
@@ -152,7 +169,7 @@ class CostTable:
             return {"seconds": 0.0, "workspace": 0, "outputs": [], "state": 0}
         settings = {k: str(v) for k, v in sorted(group.items()) if k != "params"}
         text = f"{type(optimizer).__name__} {settings} {tuple(parameter.shape)} {parameter.stride()} {parameter.dtype}"
-        return self._row(_digest(text), lambda: _measure_optimizer(optimizer, group, parameter))
+        return self._row(digest(text), lambda: _measure_optimizer(optimizer, group, parameter))
 
     def _row(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if key not in self.rows:
@@ -167,18 +184,14 @@ class CostTable:
 def signature(node: Node) -> str:
     """A digest of everything that an op's cost depends on but its values."""
     arguments = _mapped(node.args, _shape_text), _mapped(node.kwargs, _shape_text)
-    return _digest(f"{node.target} {arguments}")
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return digest(f"{node.target} {arguments}")
 
 
 def _shape_text(node: Node) -> str:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
-    return f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}"
+    return tensor_text(value)
 
 
 def _mapped(value: Any, convert: Callable[[Node], Any]) -> Any:
@@ -199,8 +212,10 @@ def _tensor(node: Node) -> Any:
         maker: Any = node.args[0]
         return maker.target(*_mapped(maker.args, _tensor), **_mapped(maker.kwargs, _tensor))[node.args[1]]
     made = torch.empty_strided(tuple(value.shape), tuple(value.stride()), dtype=value.dtype, device=value.device)
-    if value.dtype.is_floating_point or value.dtype.is_complex:
-        return made.uniform_(0.05, 1.0) if value.dtype.is_floating_point else made.fill_(0.5)
+    if value.dtype.is_floating_point:
+        return made.uniform_(0.05, 1.0)
+    if value.dtype.is_complex:
+        return made.normal_().conj() if value.is_conj() else made.normal_()
     return made.zero_()
 
 
@@ -221,9 +236,12 @@ def _measure_node(node: Node) -> dict[str, Any]:
                 for t in _tensors(out) if t.untyped_storage().data_ptr() not in given
             }  # fmt: skip
             held = sum(fresh.values())
+            laid = strides_of(_tensors(out))
             del out
             seconds = _least(lambda: node.target(*args, **kwargs))  # type: ignore[operator]
-            return {"seconds": seconds, "workspace": max(0, peak - held), "outputs": list(fresh.values())}
+            return {
+                "seconds": seconds, "workspace": max(0, peak - held), "outputs": list(fresh.values()), "laid": laid,
+            }  # fmt: skip
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, MemoryError):
         nbytes = sum(
             t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)])
@@ -250,20 +268,46 @@ def _measure_halves(node: Node) -> dict[str, Any]:
 
 
 def _same_bits(node: Node, target: Any, keyword: str, place: int) -> bool:
+    """Whether the overwriting form leaves the same bytes, on several draws of values of either sign.
+
+    A kernel may take another loop where its result lies over an operand: compilers write two, one for memory that does
+    not overlap, and contract multiply-adds in one of them (complex products do). One value in a few shows it.
+    """
     random_state = torch.get_rng_state()
+    compared = 0
     try:
         with torch.no_grad():
-            args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
-            plain = node.target(*args, **kwargs)  # type: ignore[operator]
-            if keyword != "self":
-                kwargs = {**kwargs, keyword: args[place]}
-            over = target(*args, **kwargs)
-            kept = over.data_ptr() == args[place].data_ptr() and over.stride() == plain.stride()
-            return bool(kept and torch.equal(plain, over))
+            for draw in range(_MOST_DRAWS):
+                args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
+                if draw % 2:
+                    for tensor in _tensors((args, kwargs)):
+                        if tensor.dtype.is_floating_point:
+                            tensor.normal_()
+                plain = node.target(*args, **kwargs)  # type: ignore[operator]
+                if keyword != "self":
+                    kwargs = {**kwargs, keyword: args[place]}
+                over = target(*args, **kwargs)
+                kept = over.data_ptr() == args[place].data_ptr() and over.stride() == plain.stride()
+                if not kept or not same_bits(plain, over):
+                    return False
+                compared += plain.numel()
+                if draw and compared >= _COMPARED:
+                    break
+            return True
     except (RuntimeError, TypeError, ValueError):
         return False
     finally:
         torch.set_rng_state(random_state)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bytes in the order of their elements, NaN counted as equal to NaN."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.is_complex:
+        return same_bits(torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj()))
+    equal = (a == b) & (a.signbit() == b.signbit()) if a.dtype.is_floating_point else a == b
+    return bool((equal | (a.isnan() & b.isnan())).all())
 
 
 def _measure_optimizer(optimizer: Any, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:

@@ -91,7 +91,13 @@ def _trace(
     place = tape.location
     labels = _Labels(tape)
     try:
-        with _undisturbed(), place.watching_modules(), tape, _observed(observer):
+        with (
+            _undisturbed(),
+            place.watching_modules(),
+            _random_states_counted(tape, accelerator),
+            tape,
+            _observed(observer),
+        ):
             tape.begin("build")
             if isinstance(build, Step):
                 _refuse_meta(build)
@@ -159,6 +165,29 @@ def _undisturbed() -> Iterator[None]:
     finally:
         torch.set_rng_state(random_state)
         torch.set_grad_enabled(grad)
+
+
+@contextlib.contextmanager
+def _random_states_counted(tape: Tape, elsewhere: bool) -> Iterator[None]:
+    """Enter the random states that a program asks for (checkpointing keeps one for each block): no op makes them.
+
+    ``elsewhere``: the trace stands for another device's memory, where they do not lie.
+    """
+    original = torch.random.get_rng_state
+
+    def get_rng_state() -> torch.Tensor:
+        state = original()
+        tape.enter(state, known=True)
+        return state
+
+    places = [] if elsewhere else [place for place in (torch, torch.random) if place.get_rng_state is original]
+    for place in places:
+        place.get_rng_state = get_rng_state
+    try:
+        yield
+    finally:
+        for place in places:
+            place.get_rng_state = original
 
 
 class _Labels:
