@@ -42,7 +42,9 @@ class CacheLevel:
 
     def __post_init__(self) -> None:
         if self.bytes <= 0 or self.ways <= 0 or self.line <= 0:
-            raise MachineError(self.name, f"{self.bytes} bytes, {self.ways} ways, lines of {self.line}: all must be positive")
+            raise MachineError(
+                self.name, f"{self.bytes} bytes, {self.ways} ways, lines of {self.line}: all must be positive"
+            )
         if self.line & (self.line - 1):
             raise MachineError(self.name, f"lines of {self.line} bytes are no power of two", "64 is what most have")
         if self.bytes % (self.ways * self.line):
@@ -56,7 +58,9 @@ class CacheLevel:
         if self.policy not in POLICIES:
             raise MachineError(self.name, f"no replacement policy {self.policy!r}", f"there are {', '.join(POLICIES)}")
         if self.policy == "plru" and self.ways & (self.ways - 1):
-            raise MachineError(self.name, f"a tree of bits over {self.ways} ways", "take lru, or ways that are a power of two")
+            raise MachineError(
+                self.name, f"a tree of bits over {self.ways} ways", "take lru, or ways that are a power of two"
+            )
         if self.prefetch not in PREFETCHES:
             raise MachineError(self.name, f"no prefetching {self.prefetch!r}", f"there are {', '.join(PREFETCHES)}")
 
@@ -93,7 +97,9 @@ class Hierarchy:
             raise MachineError("hierarchy", f"{len(self.levels)} levels", "describe 1 to 16")
         if len({level.line for level in self.levels}) > 1:
             sizes = ", ".join(f"{level.name} {level.line}" for level in self.levels)
-            raise MachineError("hierarchy", f"lines of different sizes ({sizes} bytes)", "simulate levels of one line size")
+            raise MachineError(
+                "hierarchy", f"lines of different sizes ({sizes} bytes)", "simulate levels of one line size"
+            )
         if self.inclusion not in INCLUSIONS:
             raise MachineError("hierarchy", f"no inclusion {self.inclusion!r}", f"there are {', '.join(INCLUSIONS)}")
         if self.write_backs not in ("count", "apply"):
