@@ -113,6 +113,7 @@ NB_MODULE(_core, m) {
   bind_order(m);
   bind_replacement(m);
   bind_cache(m);
+  bind_memory(m);
   bind_kv_cache(m);
   bind_segments(m);
   bind_pool(m);

@@ -37,3 +37,4 @@ void bind_pool(nb::module_& m);
 void bind_lowbit(nb::module_& m);
 void bind_data(nb::module_& m);
 void bind_cache(nb::module_& m);
+void bind_memory(nb::module_& m);

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memfit.api.layouts import compare_layouts
     from memfit.api.leaks import leaks
     from memfit.api.linting import lint
+    from memfit.api.machines import measure_machine
     from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
     from memfit.api.planning import plan
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
         DomainBudgetError,
         LeakError,
         LeverError,
+        MachineError,
         MemfitError,
         MissingFrameworkError,
+        NestError,
         OutputError,
         PoolError,
         PoolWarning,
@@ -69,6 +72,7 @@ _WHERE = {
     "fit": "memfit.api.fitted",
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
+    "measure_machine": "memfit.api.machines",
     "leaks": "memfit.api.leaks",
     "watch": "memfit.api.watching",
     "plan": "memfit.api.planning",
@@ -89,6 +93,8 @@ _WHERE = {
     "DeviceError": "memfit.errors",
     "LeakError": "memfit.errors",
     "LeverError": "memfit.errors",
+    "MachineError": "memfit.errors",
+    "NestError": "memfit.errors",
     "MemfitError": "memfit.errors",
     "MissingFrameworkError": "memfit.errors",
     "OutputError": "memfit.errors",
@@ -116,8 +122,10 @@ __all__ = [
     "KVCache",
     "LeakError",
     "LeverError",
+    "MachineError",
     "MemfitError",
     "MissingFrameworkError",
+    "NestError",
     "OutputError",
     "PoolError",
     "PoolWarning",
@@ -142,6 +150,7 @@ __all__ = [
     "leaks",
     "lint",
     "load_compressed",
+    "measure_machine",
     "optimize",
     "paged",
     "plan",
