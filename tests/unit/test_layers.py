@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent.parent / "src" / "memfit"
-ALLOWED = {"analyses", "passes", "planners", "allocators", "paging", "runtime", "data", "testing"}
+ALLOWED = {"machine", "analyses", "passes", "planners", "allocators", "paging", "runtime", "data", "testing"}
 
 
 def touches_core(source: str) -> bool:
