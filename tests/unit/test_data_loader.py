@@ -59,6 +59,28 @@ def test_every_access_brings_every_row_once_with_its_values(
             assert loader.state_dict()["epoch"] == epoch + 1
 
 
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Many pools of rows that say which they are."""
+    folder = tmp_path_factory.mktemp("sets")
+    number = np.arange(9000, dtype=np.int64)
+    np.savez(folder / "a.npz", x=number[:, None].repeat(16, 1), y=-number[:, None].repeat(3, 1))
+    return convert(folder / "a.npz", folder / "set")
+
+
+@pytest.mark.parametrize(("batch", "threads", "ahead"), [(3000, 0, 2), (3000, 2, 2), (100, 4, 40), (7, 4, 600)])
+def test_a_pool_stays_while_any_batch_is_made_of_it(numbered: Dataset, batch: int, threads: int, ahead: int) -> None:
+    with Loader(numbered, batch, shuffle=1, access="direct", threads=threads, ahead=ahead) as loader:
+        assert loader.access.open * loader.access.chunk < len(numbered) // 4
+        for _ in range(2):
+            seen = []
+            for made in loader:
+                assert (made["x"] == made["x"][:, :1]).all()
+                assert (made["y"] == -made["x"][:, :3]).all()
+                seen.append(made["x"][:, 0].copy())
+            assert sorted(np.concatenate(seen)) == list(range(len(numbered)))
+
+
 def test_a_state_is_small_and_exact_over_other_ranks_and_batches(data: Dataset) -> None:
     whole = [int(x) for batch in Loader(data, 50, shuffle=True, seed=5, columns=["label"]) for x in batch["label"]]
     seen: list[int] = []

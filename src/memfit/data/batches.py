@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ from numpy.typing import NDArray
 from memfit.data.access import Access
 from memfit.data.batch_ring import Slot
 from memfit.data.dataset import Dataset
+from memfit.data.gather import Recipe
 from memfit.data.order import Order
 from memfit.data.page_cache import Behind
 from memfit.data.staging import DirectColumn, Staged, runs_of, staging_memory
 from memfit.data.transforms import Fused
 
-Runs = tuple[NDArray[np.int64], NDArray[np.int64]]
+_POOLS = 2
 
 
 class BatchMaker:
@@ -29,9 +32,9 @@ class BatchMaker:
         if access.way == "direct":
             self.direct = {n: DirectColumn(data.file(n), data.describe(n).item_bytes) for n in access.large}
         self.pooled = access.way == "direct" and access.open < 1 << 40
-        self._pools: dict[tuple[int, int], dict[str, Staged]] = {}
+        self._pools: dict[tuple[int, int], _Pool] = {}
         self._spare: list[dict[str, NDArray[np.uint8]]] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._local = threading.local()
         self._behind: dict[str, Behind] = {}
 
@@ -42,26 +45,26 @@ class BatchMaker:
             DataError: a file was cut short or cannot be read.
         """
         rows = order.at(start, stop - start)
+        target = {
+            name: slot.bytes_of(name, len(rows) * fused.recipe.made_bytes)
+            for name, fused in self.plans.items() if fused is not None
+        }  # fmt: skip
+        if self.pooled:
+            self._fill_from_pools(order, start, stop, rows, target)
         made: dict[str, Any] = {}
-        pool = self._pool_parts(order, start, stop) if self.pooled else []
         for name, fused in self.plans.items():
             if fused is None:
                 made[name] = self._ragged(name, rows)
                 continue
             recipe = fused.recipe
-            target = slot.bytes_of(name, len(rows) * recipe.made_bytes)
             if name not in self.direct:
                 file = self.data.file(name)
                 file.check_size()
-                recipe.run(file.bytes, rows * recipe.row_bytes, target)
-            elif self.pooled:
-                for first, last, staged in pool:
-                    part = target[first * recipe.made_bytes : last * recipe.made_bytes]
-                    recipe.run(staged[name].memory, staged[name].offsets(rows[first:last]), part)
-            else:
-                staged_rows = self.direct[name].read(*runs_of(rows), self._own_memory(name))
-                recipe.run(staged_rows.memory, staged_rows.offsets(rows), target)
-            array: Any = target.view(recipe.made_dtype).reshape(len(rows), *recipe.shape)
+                recipe.run(file.bytes, rows * recipe.row_bytes, target[name])
+            elif not self.pooled:
+                staged = self.direct[name].read(*runs_of(rows), self._own_memory(name))
+                recipe.run(staged.memory, staged.offsets(rows), target[name])
+            array: Any = target[name].view(recipe.made_dtype).reshape(len(rows), *recipe.shape)
             for step in fused.after:
                 array = step(array)
             made[name] = array
@@ -90,42 +93,78 @@ class BatchMaker:
             held[name] = staging_memory(self.direct[name].bytes_for(self.batch, self.batch))
         return held[name]
 
-    def _pool_parts(self, order: Order, start: int, stop: int) -> list[tuple[int, int, dict[str, Staged]]]:
-        """The batch cut where pools meet: (first, last) within the batch, and where their rows are."""
+    def _fill_from_pools(
+        self, order: Order, start: int, stop: int, rows: NDArray[np.int64], target: dict[str, NDArray[np.uint8]]
+    ) -> None:
+        """The columns that are read directly, a pool at a time: no thread holds a pool while it waits for another."""
         size = order.chunk * order.open
         last_pool = max(0, -(-(order.rows // order.chunk) // order.open) - 1)
-        parts = []
         at = start
         while at < stop:
             pool = min(at // size, last_pool)
             end = stop if pool == last_pool else min(stop, (pool + 1) * size)
-            parts.append((at - start, end - start, self._pool(order, pool, last_pool)))
+            first, last = at - start, end - start
+            with self._pool(order, pool, last_pool) as staged:
+                for name, rows_there in staged.items():
+                    recipe = self._recipe(name)
+                    part = target[name][first * recipe.made_bytes : last * recipe.made_bytes]
+                    recipe.run(rows_there.memory, rows_there.offsets(rows[first:last]), part)
             at = end
-        return parts
 
-    def _pool(self, order: Order, pool: int, last_pool: int) -> dict[str, Staged]:
-        """A pool, read if it is not there; at most two are held, the one before and this."""
+    def _recipe(self, name: str) -> Recipe:
+        fused = self.plans[name]
+        assert fused is not None, "a ragged column is never read directly"
+        return fused.recipe
+
+    @contextlib.contextmanager
+    def _pool(self, order: Order, pool: int, last_pool: int) -> Iterator[dict[str, Staged]]:
+        """A pool, read if it is not there. At most two are held, and one that somebody reads from is not given up."""
         key = (order.epoch, pool)
-        with self._lock:
-            if key in self._pools:
-                return self._pools[key]
-            size = order.chunk * order.open
-            start = pool * size
-            rows = order.rows - start if pool == last_pool else size
-            runs = runs_of(order.at(start, rows))
-            while len(self._pools) >= 2:
-                oldest = next(iter(self._pools))
-                self._spare.append({name: staged.memory for name, staged in self._pools.pop(oldest).items()})
-            memory = self._spare.pop() if self._spare else {}
-            staged = {}
-            for name, column in self.direct.items():
-                needed = column.bytes_for(len(runs[0]), rows)
-                room = memory.get(name)
-                if room is None or len(room) < needed:
-                    room = staging_memory(max(needed, column.bytes_for(order.open + 2, min(size, order.rows))))
-                staged[name] = column.read(*runs, room)
-            self._pools[key] = staged
-            return staged
+        with self._changed:
+            while (held := self._pools.get(key)) is None:
+                if len(self._pools) >= _POOLS and not self._give_up_idle():
+                    self._changed.wait()
+                    continue
+                held = self._pools[key] = _Pool(self._read(order, pool, last_pool))
+            held.users += 1
+        try:
+            yield held.staged
+        finally:
+            with self._changed:
+                held.users -= 1
+                self._changed.notify_all()
+
+    def _give_up_idle(self) -> bool:
+        """Make the memory of the oldest pool that nobody reads from free for another; False where there is none."""
+        for key, held in self._pools.items():
+            if held.users == 0:
+                del self._pools[key]
+                self._spare.append({name: staged.memory for name, staged in held.staged.items()})
+                return True
+        return False
+
+    def _read(self, order: Order, pool: int, last_pool: int) -> dict[str, Staged]:
+        size = order.chunk * order.open
+        start = pool * size
+        rows = order.rows - start if pool == last_pool else size
+        runs = runs_of(order.at(start, rows))
+        memory = self._spare.pop() if self._spare else {}
+        staged = {}
+        for name, column in self.direct.items():
+            needed = column.bytes_for(len(runs[0]), rows)
+            room = memory.get(name)
+            if room is None or len(room) < needed:
+                room = staging_memory(max(needed, column.bytes_for(order.open + 2, min(size, order.rows))))
+            staged[name] = column.read(*runs, room)
+        return staged
+
+
+@dataclass
+class _Pool:
+    """A pool in memory, and how many threads read from it now."""
+
+    staged: dict[str, Staged]
+    users: int = 0
 
 
 Deliver = Callable[[dict[str, Any]], Any]
