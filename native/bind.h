@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
+#include <functional>
 #include <vector>
 
 namespace nb = nanobind;
@@ -21,6 +22,22 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> own(std::vector<T>&& values) {
 template <class T>
 std::vector<T> copy(const Array<T>& array) {
   return std::vector<T>(array.data(), array.data() + array.shape(0));
+}
+
+// Runs without the interpreter's lock; `run` polls what it is given, and an interruption is raised here.
+template <class Run>
+auto interruptible(Run run) {
+  bool interrupted = false;
+  const std::function<bool()> stop = [&interrupted] {
+    nb::gil_scoped_acquire acquire;
+    return interrupted = PyErr_CheckSignals() != 0;
+  };
+  auto out = [&] {
+    nb::gil_scoped_release release;
+    return run(stop);
+  }();
+  if (interrupted) throw nb::python_error();
+  return out;
 }
 
 // One file of bindings each; `bind.cpp` makes the module of them.

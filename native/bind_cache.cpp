@@ -8,22 +8,6 @@ namespace {
 
 using Ints = Array<int64_t>;
 
-// Runs without the interpreter's lock; an interruption ends the run and is raised here.
-template <class Run>
-auto interruptible(Run run) {
-  bool interrupted = false;
-  const memfit::CacheStop stop = [&interrupted] {
-    nb::gil_scoped_acquire acquire;
-    return interrupted = PyErr_CheckSignals() != 0;
-  };
-  auto out = [&] {
-    nb::gil_scoped_release release;
-    return run(stop);
-  }();
-  if (interrupted) throw nb::python_error();
-  return out;
-}
-
 // levels: sets, ways, policy, prefetch of each, in one row.
 memfit::CacheShape shape_of(Ints levels, int inclusion, bool apply, uint64_t seed) {
   memfit::CacheShape shape;

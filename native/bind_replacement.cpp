@@ -10,22 +10,6 @@ namespace {
 using Pages = Array<int32_t>;
 using Policy = memfit::PagingOutcome (*)(const Accesses&, int32_t, const memfit::PagingStop&);
 
-// Runs without the interpreter's lock; an interruption ends the run and is raised here.
-template <class Run>
-auto interruptible(Run run) {
-  bool interrupted = false;
-  const memfit::PagingStop stop = [&interrupted] {
-    nb::gil_scoped_acquire acquire;
-    return interrupted = PyErr_CheckSignals() != 0;
-  };
-  auto out = [&] {
-    nb::gil_scoped_release release;
-    return run(stop);
-  }();
-  if (interrupted) throw nb::python_error();
-  return out;
-}
-
 template <Policy policy>
 void define(nb::module_& m, const char* name) {
   m.def(

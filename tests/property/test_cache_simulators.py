@@ -11,10 +11,9 @@ import pytest
 from memfit.analyses.cache_misses import misses_of_nest, misses_of_trace
 from memfit.analyses.reuse import reuse_of_nest, reuse_of_trace
 from memfit.errors import NestError
-from memfit.ir.nest import addresses
 from memfit.machine.cache import INCLUSIONS, POLICIES, CacheLevel, Hierarchy
 from memfit.testing.cache_oracle import AnyOracle, oracle, oracle_distances
-from memfit.testing.nests import IJK, IKJ, TILED, product, random_nest
+from memfit.testing.nests import IJK, IKJ, TILED, addresses, product, random_nest
 
 
 def _hierarchy(draw: random.Random, *, plain: bool) -> Hierarchy:

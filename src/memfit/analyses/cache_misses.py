@@ -1,7 +1,7 @@
 """Misses of a nest or of a recorded trace in a cache hierarchy: by level and by array, exact for the description.
 
 The native simulators do the work (``native/core/cache_simulation.h`` says which one runs when); their slow twins are
-``memfit.testing.cache_oracle`` over ``memfit.ir.nest.addresses``. A nest is walked without building its trace, and loops
+``memfit.testing.cache_oracle`` over ``memfit.testing.nests.addresses``. A nest is walked without building its trace, and loops
 whose cache state repeats are jumped over (``Misses.jumps``). Cost: about 1 ns to 5 ns an access of a trace, far less of a nest.
 """
 

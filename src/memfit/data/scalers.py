@@ -7,6 +7,7 @@ out=...)`` writes into an array that is used again. Values that are no numbers a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from memfit.errors import DataError
 _BLOCK = 8 << 20
 
 
-class _Scaler:
+class _Scaler(ABC):
     """What the scalers share: checks, blocks, one multiplication and one addition."""
 
     scale_: NDArray[np.float64]
@@ -41,9 +42,9 @@ class _Scaler:
         if not hasattr(self, "scale_"):
             raise DataError(type(self).__name__, "it is not fitted yet", hint="call fit or partial_fit first")
 
+    @abstractmethod
     def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Factor and addend of each feature."""
-        raise NotImplementedError
 
     def transform(self, data: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """``data`` scaled, a new array or ``out``. Cost: one read, one write, at the speed of memory for float32."""
@@ -83,9 +84,9 @@ class _Scaler:
         """``fit``, then ``transform``."""
         return self.fit(data, y).transform(data)
 
+    @abstractmethod
     def fit(self, data: Any, y: Any = None) -> Self:
         """Fit anew."""
-        raise NotImplementedError
 
     def _column(self, array: NDArray[Any]) -> Column:
         return Column("x", str(dtype_name(array.dtype)), (array.shape[1],))
@@ -113,8 +114,8 @@ class _ByMoments(_Scaler):
         self._take(self._moments)
         return self
 
-    def _take(self, moments: Moments) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _take(self, moments: Moments) -> None: ...
 
 
 class StandardScaler(_ByMoments):

@@ -385,20 +385,3 @@ def _count(code: Code, first: int, last: int, counter: list[int]) -> dict[int, i
             found[node.array] = found.get(node.array, 0) + 1
         n = node.end
     return found
-
-
-def addresses(nest: Nest) -> Iterator[tuple[int, bool, str]]:
-    """Every access of the nest in order: address, write, array. The slow twin of the walker; for small nests."""
-    nest = placed(nest) if not nest.bases else nest
-
-    def walk(body: Sequence[Loop | Access], values: dict[str, int]) -> Iterator[tuple[int, bool, str]]:
-        for part in body:
-            if isinstance(part, Access):
-                steps = nest.arrays[part.array].steps()
-                place = sum(s.at(values) * step for s, step in zip(part.subscripts, steps, strict=True))
-                yield nest.bases[part.array] + place, part.write, part.array
-            else:
-                for value in range(part.start.at(values), min(stop.at(values) for stop in part.stops), part.step):
-                    yield from walk(part.body, {**values, part.variable: value})
-
-    yield from walk(nest.body, {})

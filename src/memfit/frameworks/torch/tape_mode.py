@@ -207,12 +207,12 @@ class Tape(TorchDispatchMode):
         """An op that only writes into its arguments."""
         targets = [args[where] if isinstance(where, int) else kwargs[where] for where in facts.mutates]
         if all_known:
-            written = [tensor for target in targets for tensor in _tensors(target)]
+            written = [tensor for target in targets for tensor in flat_tensors((target,), {})]
             if not (facts.random and any(tensor.is_floating_point() for tensor in written)) and all(
                 is_small(tensor.dtype, tensor.untyped_storage().nbytes()) for tensor in written
             ):
                 return func(*args, **kwargs)
-        for tensor in [one for target in targets for one in _tensors(target)]:
+        for tensor in [one for target in targets for one in flat_tensors((target,), {})]:
             self._forget(tensor)
         try:
             key = (func, signature_of(args), signature_of(tuple(kwargs.items())))
@@ -352,7 +352,7 @@ class Tape(TorchDispatchMode):
         """What an op with outputs of its own also writes is unknown from now on; ``out=`` takes its new shape."""
         for where in facts.mutates:
             target = args[where] if isinstance(where, int) and where < len(args) else kwargs.get(str(where))
-            for tensor in _tensors(target):
+            for tensor in flat_tensors((target,), {}):
                 self._forget(tensor)
 
     def _forget(self, tensor: torch.Tensor) -> None:
@@ -379,14 +379,6 @@ def _aliased(row: Alias, base: torch.Tensor) -> torch.Tensor:
         storage = base.untyped_storage() if needed <= base.untyped_storage().nbytes() else hollow_storage(needed)
         base.set_(storage, row.offset, row.shape, row.stride)
     return base
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [item for item in value if isinstance(item, torch.Tensor)]
-    return []
 
 
 def _leaves(value: Any, into: list[Any]) -> None:
