@@ -228,8 +228,11 @@ def _take_place(made: Path, target: Path) -> None:
         os.rename(made, target)
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    exchanged = libc.renameat2(_AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)
-    if exchanged != 0:  # a file system that cannot exchange: two renames, between which neither stands there
+    exchange = getattr(libc, "renameat2", None)
+    names = _AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(target)
+    if (
+        exchange is None or exchange(*names, _RENAME_EXCHANGE) != 0
+    ):  # a library or file system that cannot exchange: two renames, between which neither stands there
         aside = made.with_suffix(".old")
         os.rename(target, aside)
         os.rename(made, target)
