@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,3 +256,23 @@ def test_the_same_bits(name: str) -> None:
         assert torch.equal(state, torch.get_rng_state())
     for (label, mine), theirs in zip(model.state_dict().items(), eager.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), label
+
+
+@pytest.mark.parametrize("name", ["block", "dropout 2", "batch norm"])
+def test_measuring_leaves_random_numbers_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of any op's cost, so that a step is measured before its first run and before another way of it."""
+    monkeypatch.setenv("MEMFIT_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    first, tested, shape = CASES[name]
+    model = Model(first(), tested())
+    step = Step(model, torch.randn(*shape), optimizer=torch.optim.AdamW(model.parameters()))
+    eager = copy.deepcopy(step)
+    before = torch.get_rng_state()
+    fitted = FittedStep(step, 1 << 30)
+    assert torch.equal(before, torch.get_rng_state())
+    for number in range(3):
+        expected, state = run_step(eager), torch.get_rng_state()
+        torch.set_rng_state(before)
+        assert torch.equal(expected, fitted()), number
+        assert torch.equal(state, torch.get_rng_state())
+        before = state

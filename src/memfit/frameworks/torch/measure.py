@@ -173,7 +173,11 @@ class CostTable:
 
     def _row(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if key not in self.rows:
-            row = measure()
+            random_state = torch.get_rng_state()  # a later way of a fitted step is measured between a user's draws
+            try:
+                row = measure()
+            finally:
+                torch.set_rng_state(random_state)
             if row.get("estimated"):
                 return row
             self.rows[key] = row
@@ -222,7 +226,6 @@ def _tensor(node: Node) -> Any:
 def _measure_node(node: Node) -> dict[str, Any]:
     if str(node.target) in METADATA_ONLY:
         return {"seconds": 0.0, "workspace": 0, "outputs": []}
-    random_state = torch.get_rng_state()
     try:
         with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():  # as the fitted step runs it
             args, kwargs = _mapped(node.args, _tensor), _mapped(node.kwargs, _tensor)
@@ -247,8 +250,6 @@ def _measure_node(node: Node) -> dict[str, Any]:
             t.numel() * t.element_size() for t in _tensors([n.meta.get("val") for n in (node, *node.all_input_nodes)])
         )
         return {"seconds": nbytes / _BYTES_PER_SECOND, "workspace": 0, "outputs": [], "estimated": True}
-    finally:
-        torch.set_rng_state(random_state)
 
 
 def _measure_halves(node: Node) -> dict[str, Any]:
@@ -273,7 +274,6 @@ def _same_bits(node: Node, target: Any, keyword: str, place: int) -> bool:
     A kernel may take another loop where its result lies over an operand: compilers write two, one for memory that does
     not overlap, and contract multiply-adds in one of them (complex products do). One value in a few shows it.
     """
-    random_state = torch.get_rng_state()
     compared = 0
     try:
         with torch.no_grad():
@@ -296,8 +296,6 @@ def _same_bits(node: Node, target: Any, keyword: str, place: int) -> bool:
             return True
     except (RuntimeError, TypeError, ValueError):
         return False
-    finally:
-        torch.set_rng_state(random_state)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
