@@ -38,6 +38,15 @@ def test_every_plan_keeps_the_rules_and_the_budget(seed: int, ops: int, fraction
     assert error.value.needed <= smallest.peak
 
 
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6), ops=st.integers(8, 60))
+def test_what_a_refusal_names_can_be_had_by_whoever_asks_for_it(seed: int, ops: int) -> None:
+    with pytest.raises(BudgetError) as error:
+        rematerialize(random_graph(seed, ops), 1)
+    assert rematerialize(random_graph(seed, ops), error.value.needed).peak <= error.value.needed
+    assert smallest_peak(random_graph(seed, ops)).peak == error.value.needed
+
+
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10**6), order=st.randoms(use_true_random=False))
 def test_a_smaller_budget_is_never_cheaper(seed: int, order) -> None:  # type: ignore[no-untyped-def]

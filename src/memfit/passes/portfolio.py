@@ -33,7 +33,7 @@ _POLISHED = 9  # walks from the best plan of a tiny graph, over and over while o
 _WIDTHS = (200, 1000, 5000)  # of beams
 _GOOD = 0.0005  # share of the step's seconds that no search tries to save
 _HARDER = 600_000_000  # simulated runs spent at most before a budget is refused, less on small graphs
-_HARDER_SECONDS = 60.0  # no new round of them starts after these
+_HARDER_SECONDS = 60.0  # of CPU time; no new round of them starts after these
 _PATIENCE = 3  # rounds in a row that change nothing, after which the smallest peak is taken to be found
 
 
@@ -72,6 +72,18 @@ class Front:
         return min(self.rows, key=lambda r: (r.peak, r.seconds))
 
 
+@dataclass
+class _WayDown:
+    """Where the search for the smallest peak stands: simulated runs of the next round and left, rounds without a gain."""
+
+    front: Front
+    effort: int
+    left: int
+    idle: int = 0
+    turn: int = 3
+    ended: bool = False
+
+
 class Portfolio:
     """Every plan found for one Graph and seed; grows, never forgets a plan that is best at some budget."""
 
@@ -88,7 +100,7 @@ class Portfolio:
         self.prepared = Front()
         self.searched: set[int] = set()
         self.ready = False
-        self.exhausted = False
+        self.way_down: _WayDown | None = None
         self.deadline: float | None = None
         self.baseline = self._add(self.found, self.search.figures(self.program), "program order")
         self.bound: PeakBound = peak_lower_bound(graph)
@@ -267,26 +279,36 @@ class Portfolio:
         """The smallest peak that a long search finds; later calls cost nothing."""
         self.prepare(progress)
         self._search_harder(0)
-        return self.found.smallest()
+        return self.reachable()
+
+    def reachable(self) -> Found:
+        """The smallest peak on the way that every call for less goes again, whatever was asked before.
+
+        A search at some budget may have found a smaller one by chance; nobody who asks for that anew is sure to get it.
+        """
+        return (self.prepared if self.way_down is None else self.way_down.front).smallest()
 
     def _search_harder(self, budget: int) -> None:
         """Before a refusal: go down from the smallest peak until the budget is kept or it goes no further.
 
         Rounds differ in seed; one that changes nothing is followed by a longer one, one that does by one of the same
-        length, because a step down opens others. A search that came to its end is not begun again.
+        length, because a step down opens others. Every call goes on along one path that begins at what ``prepare`` found,
+        so that the smallest peak of a refusal is reached again by whoever asks for it.
         """
-        front = Front(self.found.rows)
-        effort, left = 1_250_000 + 25_000 * self.size, min(_HARDER, 10_000_000 + 1_000_000 * self.size)
-        idle, turn, end = 0, 3, time.monotonic() + _HARDER_SECONDS
-        while front.cheapest(budget) is None and not self.exhausted:
+        way = self.way_down
+        if way is None:
+            efforts = 1_250_000 + 25_000 * self.size, min(_HARDER, 10_000_000 + 1_000_000 * self.size)
+            way = self.way_down = _WayDown(Front(self.prepared.rows), *efforts)
+        front, end = way.front, time.thread_time() + _HARDER_SECONDS
+        while self.found.cheapest(budget) is None and not way.ended:
             before = front.smallest().peak
-            self.exhausted = idle == _PATIENCE or left <= 0 or before <= self.bound.nbytes
-            if self.exhausted and before > self.bound.nbytes and self._beams_below(front, _WIDTHS[1]):
-                self.exhausted, idle = False, 0
+            way.ended = way.idle == _PATIENCE or way.left <= 0 or before <= self.bound.nbytes
+            if way.ended and before > self.bound.nbytes and self._beams_below(front, _WIDTHS[1]):
+                way.ended, way.idle = False, 0
                 continue
-            if self.exhausted or self._late() or time.monotonic() > end:
+            if way.ended or self._late() or time.thread_time() > end:
                 return
-            self._lower(front, min(effort, left), turn)
-            left, turn = left - effort, turn + 1
-            idle = 0 if front.smallest().peak < before else idle + 1
-            effort = effort if idle == 0 else min(2 * effort, left)
+            self._lower(front, min(way.effort, way.left), way.turn)
+            way.left, way.turn = way.left - way.effort, way.turn + 1
+            way.idle = 0 if front.smallest().peak < before else way.idle + 1
+            way.effort = way.effort if way.idle == 0 else min(2 * way.effort, way.left)

@@ -106,7 +106,7 @@ class _Archive:
         """The cheapest plan found so far that keeps the budget."""
         row = self.portfolio.found.cheapest(budget)
         if row is None:
-            smallest = self.portfolio.found.smallest()
+            smallest = self.portfolio.reachable()
             raise BudgetError(smallest.peak, budget, where=self._where(smallest))
         return self.as_plan(row)
 
@@ -119,7 +119,7 @@ class _Archive:
             raise AssertionError(f"planner made an invalid schedule: {reason}")
         return SchedulePlan(
             schedule, row.peak, row.seconds, found.baseline.peak, found.baseline.seconds, found.bound.nbytes,
-            found.seconds_bound, found.found.smallest().peak, row.strategy,
+            found.seconds_bound, min(row.peak, found.found.smallest().peak), row.strategy,
         )  # fmt: skip
 
     def _where(self, row: Found) -> str:

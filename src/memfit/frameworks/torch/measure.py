@@ -100,9 +100,13 @@ def replace_graph(program: Program, graph: Graph) -> Program:
     return replace(program, graph=graph)
 
 
+_measured_here: dict[Path, dict[str, dict[str, Any]]] = {}
+
+
 class CostTable:
     """Measured costs by op signature, backed by a per-user file (``$MEMFIT_CACHE`` or ``~/.cache/memfit``).
 
+    A process stays with the figures it used first, whatever others write meanwhile: the same program has the same plans.
     ``mislaid``: of the ops asked for, those whose results are laid out otherwise than the graph says.
     """
 
@@ -112,15 +116,20 @@ class CostTable:
         self.rows: dict[str, dict[str, Any]] = {}
         self.mislaid: dict[str, Laid] = {}
         self.changed = False
+        self.rows = {**self._stored(), **_measured_here.get(self.path, {})}
+
+    def _stored(self) -> dict[str, dict[str, Any]]:
         try:
-            self.rows = json.loads(self.path.read_text())
+            found = json.loads(self.path.read_text())
         except (OSError, ValueError):
-            self.rows = {}
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def save(self) -> None:
-        """Write new rows, whole or not at all; a cache that cannot be written is no error."""
+        """Write new rows beside those in the file, whole or not at all; a cache that cannot be written is no error."""
         if not self.changed:
             return
+        self.rows = {**self._stored(), **self.rows}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
@@ -182,7 +191,7 @@ class CostTable:
                 return row
             self.rows[key] = row
             self.changed = True
-        return self.rows[key]
+        return _measured_here.setdefault(self.path, {}).setdefault(key, self.rows[key])
 
 
 def signature(node: Node) -> str:
