@@ -284,3 +284,18 @@ def test_reads_under_way_end_before_a_refused_submission_is_reported() -> None:
     assert answer[0] >= 0
     assert answer[1] == errno.EIO
     assert there == 4 * 4096, "something was still to be written"
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1 / 58.4, -2.1), (257 / 256, 0.0), (1 / 256, 0.5), (1e-12, -3e-11), (0.0, 1.5), (-2.0, 1e20)]
+)
+@pytest.mark.parametrize("shifted", [0, 3])
+def test_long_runs_of_bytes_become_the_twins_bfloat16(scale: float, shift: float, shifted: int) -> None:
+    """257/256 and 1/256 have bytes that lie just between two numbers; the others have none."""
+    base = np.random.default_rng(0).integers(0, 256, 20_000 + shifted, dtype=np.uint8)
+    base[shifted : shifted + 256] = np.arange(256)
+    recipe = Recipe("u1", "bf16", KEEP_FIRST, 2, 5000, (2, 5000), (scale, -scale), (shift, shift))
+    offsets = np.array([shifted, shifted + 10_000], np.int64)
+    made = np.empty(2 * recipe.made_bytes, np.uint8)
+    recipe.run(base, offsets, made)
+    np.testing.assert_array_equal(made.view(np.uint16).reshape(2, 2, 5000), recipe.run_slowly(base, offsets))
