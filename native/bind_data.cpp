@@ -25,7 +25,7 @@ static void bind_reading(nb::module_& m) {
   m.def(
       "read_pieces",
       [](int descriptor, Array<int64_t> offsets, Array<int64_t> lengths, Array<int64_t> targets, Writable<uint8_t> memory,
-         int64_t file_bytes, int depth, bool ring) {
+         int64_t file_bytes, int depth, bool ring, int refused) {
         const auto count = static_cast<int64_t>(offsets.shape(0)), room = static_cast<int64_t>(memory.shape(0));
         if (static_cast<int64_t>(lengths.shape(0)) != count || static_cast<int64_t>(targets.shape(0)) != count)
           throw std::invalid_argument("pieces need one offset, length and target each");
@@ -36,12 +36,13 @@ static void bind_reading(nb::module_& m) {
         {
           nb::gil_scoped_release release;
           failure = memfit::read_pieces(descriptor, offsets.data(), lengths.data(), targets.data(), count, memory.data(), file_bytes,
-                                        depth, ring ? memfit::ReadMethod::ring : memfit::ReadMethod::threads);
+                                        depth, ring ? memfit::ReadMethod::ring : memfit::ReadMethod::threads, refused);
         }
         return nb::make_tuple(failure.piece, failure.error);
       },
       nb::arg("descriptor"), nb::arg("offsets"), nb::arg("lengths"), nb::arg("targets"), nb::arg("memory"), nb::arg("file_bytes"),
-      nb::arg("depth"), nb::arg("ring"), "Pieces of a file into memory; (-1, 0), or the piece that failed and its errno.");
+      nb::arg("depth"), nb::arg("ring"), nb::arg("refused") = -1,
+      "Pieces of a file into memory; (-1, 0), or the piece that failed and its errno.");
 }
 
 static void bind_statistics(nb::module_& m) {

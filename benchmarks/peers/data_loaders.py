@@ -190,6 +190,109 @@ def litdata_(folder: Path) -> Epoch:
     return lambda: iter(litdata.StreamingDataLoader(Rows(str(place), shuffle=True), batch_size=BATCH, num_workers=0))
 
 
+def stateful(folder: Path) -> Epoch:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    data = Mapped(str(folder / "images.npy"))
+    return lambda: iter(StatefulDataLoader(data, BATCH, shuffle=True, num_workers=0))
+
+
+def ffcv_(folder: Path) -> Epoch:
+    """Its own layout: channels last in memory, seen as channels first."""
+    from ffcv.fields import RGBImageField
+    from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
+    from ffcv.writer import DatasetWriter
+
+    place = folder / "images.beton"
+    if not place.exists():
+
+        class Images(Mapped):
+            def __getitem__(self, i: int) -> Any:
+                return (np.ascontiguousarray(self.values[i].transpose(1, 2, 0)),)
+
+        writer = DatasetWriter(str(place), {"image": RGBImageField(write_mode="raw")}, num_workers=1)
+        writer.from_indexed_dataset(Images(str(folder / "images.npy")))
+    steps = [
+        SimpleRGBImageDecoder(), NormalizeImage(MEAN.reshape(3), STD.reshape(3), np.dtype("f4")), ToTensor(), ToTorchImage(),
+    ]  # fmt: skip
+    loader = Loader(
+        str(place), batch_size=BATCH, num_workers=2, order=OrderOption.RANDOM, os_cache=True, pipelines={"image": steps}
+    )
+    return lambda: (batch for (batch,) in loader)
+
+
+def dali(folder: Path) -> Epoch:
+    from nvidia.dali import fn, pipeline_def, types
+
+    values = np.load(folder / "images.npy", mmap_mode="r")
+    rows: list[Any] = []
+
+    def gather() -> Any:
+        if not rows:
+            raise StopIteration
+        return values[np.sort(rows.pop())]
+
+    @pipeline_def(batch_size=BATCH, num_threads=2, device_id=None, prefetch_queue_depth=2)
+    def pipeline() -> Any:
+        images = fn.external_source(source=gather, batch=True, layout="CHW")
+        return fn.crop_mirror_normalize(
+            images, dtype=types.FLOAT, output_layout="CHW", mean=MEAN.reshape(3).tolist(), std=STD.reshape(3).tolist()
+        )
+
+    made = pipeline()
+    made.build()
+
+    def epoch() -> Iterator[Any]:
+        order = np.random.permutation(len(values))
+        rows[:] = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        while True:
+            try:
+                (batch,) = made.run()
+            except StopIteration:
+                made.reset()
+                return
+            yield np.array(batch.as_tensor(), copy=False)
+
+    return epoch
+
+
+def tf_data(folder: Path) -> Epoch:
+    import tensorflow as tf
+
+    mean, std = tf.constant(MEAN), tf.constant(STD)
+
+    def decode(records: Any) -> Any:
+        images = tf.reshape(tf.io.decode_raw(records, tf.uint8), (-1, 3, 224, 224))
+        return (tf.cast(images, tf.float32) - mean) / std
+
+    header = np.lib.format.open_memmap(folder / "images.npy", mode="r").offset
+    data = tf.data.FixedLengthRecordDataset(str(folder / "images.npy"), 3 * 224 * 224, header_bytes=header)
+    data = data.shuffle(1000).batch(BATCH).map(decode, num_parallel_calls=2).prefetch(2)
+    return lambda: (batch.numpy() for batch in data)
+
+
+def spdl_(folder: Path) -> Epoch:
+    import torch
+    from spdl.pipeline import PipelineBuilder
+
+    values = np.load(folder / "images.npy", mmap_mode="r")
+    mean, std = torch.from_numpy(MEAN), torch.from_numpy(STD)
+
+    def make(rows: Any) -> Any:
+        return torch.from_numpy(values[np.sort(rows)]).float().sub_(mean).div_(std)
+
+    def epoch() -> Iterator[Any]:
+        order = np.random.permutation(len(values))
+        batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        pipeline = PipelineBuilder().add_source(batches).pipe(make, concurrency=2).add_sink(3).build(num_threads=2)
+        with pipeline.auto_stop():
+            yield from pipeline
+
+    return epoch
+
+
 PEERS: dict[str, Callable[[Path], Epoch]] = {
     "torch DataLoader, a row at a time": lambda folder: torch_rows(folder, 0),
     "torch DataLoader, a row at a time, 2 workers": lambda folder: torch_rows(folder, 2),
@@ -200,4 +303,9 @@ PEERS: dict[str, Callable[[Path], Epoch]] = {
     "LitData": litdata_,
     "zarr": zarr_,
     "Grain (2 threads)": grain_,
+    "StatefulDataLoader, a row at a time": stateful,
+    "SPDL (2 threads)": spdl_,
+    "tf.data (buffer 1,000, 2 threads)": tf_data,
+    "DALI (CPU, 2 threads)": dali,
+    "FFCV (2 threads, its own layout)": ffcv_,
 }

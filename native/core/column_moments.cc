@@ -13,7 +13,8 @@
 namespace memfit {
 namespace {
 
-constexpr int64_t kBlock = 512, kInner = 16, kLanes = 16, kWide = 64;  // sums of sums of 16: few roundings reach a value
+constexpr int64_t kBlock = 512, kLanes = 16, kWide = 64, kAhead = 4096;
+constexpr int kInner = 4, kFetched = 16;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void merge(ColumnMoments& into, const ColumnMoments& other) {
@@ -64,34 +65,40 @@ struct Sums {
   }
 };
 
-// Sixteen columns of some rows, added to theirs.
+// A block of rows, added to the sums of the first `whole` columns, a multiple of 16. Four rows at a time, all columns of
+// them, and fetched 16 rows at a time in memory's own order: fetches that jump from row to row cost a quarter of the speed.
 #if defined(__x86_64__) || defined(_M_X64)
-__attribute__((target("avx2,fma"))) void sums_v3(const float* values, int64_t rows, int64_t stride, size_t c, Sums& all) {
-  const __m256 o0 = _mm256_loadu_ps(&all.origin[c]), o1 = _mm256_loadu_ps(&all.origin[c + 8]);
-  __m256 s0 = _mm256_setzero_ps(), s1 = s0, q0 = s0, q1 = s0;
-  __m256 l0 = _mm256_loadu_ps(&all.least[c]), l1 = _mm256_loadu_ps(&all.least[c + 8]);
-  __m256 g0 = _mm256_loadu_ps(&all.greatest[c]), g1 = _mm256_loadu_ps(&all.greatest[c + 8]);
-  for (int64_t i = 0; i < rows; ++i, values += stride) {
-    _mm_prefetch(reinterpret_cast<const char*>(values + 2 * kInner * stride), _MM_HINT_T0);
-    const __m256 x0 = _mm256_loadu_ps(values), x1 = _mm256_loadu_ps(values + 8);
-    const __m256 d0 = _mm256_sub_ps(x0, o0), d1 = _mm256_sub_ps(x1, o1);
-    s0 = _mm256_add_ps(s0, d0);
-    s1 = _mm256_add_ps(s1, d1);
-    q0 = _mm256_fmadd_ps(d0, d0, q0);
-    q1 = _mm256_fmadd_ps(d1, d1, q1);
-    l0 = _mm256_min_ps(l0, x0);
-    l1 = _mm256_min_ps(l1, x1);
-    g0 = _mm256_max_ps(g0, x0);
-    g1 = _mm256_max_ps(g1, x1);
+template <int rows>
+__attribute__((target("avx2,fma"))) inline void rows_v3(const float* values, int64_t stride, size_t whole, Sums& all) {
+  float *sum = all.sum.data(), *squares = all.squares.data(), *least = all.least.data(), *greatest = all.greatest.data();
+  const float* origin = all.origin.data();
+  for (size_t c = 0; c < whole; c += 8) {
+    const __m256 o = _mm256_loadu_ps(origin + c);
+    __m256 s = _mm256_setzero_ps(), q = s, l = _mm256_loadu_ps(least + c), g = _mm256_loadu_ps(greatest + c);
+    for (int i = 0; i < rows; ++i) {
+      const float* at = values + i * stride + c;
+      const __m256 x = _mm256_loadu_ps(at), d = _mm256_sub_ps(x, o);
+      s = _mm256_add_ps(s, d);
+      q = _mm256_fmadd_ps(d, d, q);
+      l = _mm256_min_ps(l, x);
+      g = _mm256_max_ps(g, x);
+    }
+    _mm256_storeu_ps(sum + c, _mm256_add_ps(_mm256_loadu_ps(sum + c), s));
+    _mm256_storeu_ps(squares + c, _mm256_add_ps(_mm256_loadu_ps(squares + c), q));
+    _mm256_storeu_ps(least + c, l);
+    _mm256_storeu_ps(greatest + c, g);
   }
-  _mm256_storeu_ps(&all.sum[c], _mm256_add_ps(_mm256_loadu_ps(&all.sum[c]), s0));
-  _mm256_storeu_ps(&all.sum[c + 8], _mm256_add_ps(_mm256_loadu_ps(&all.sum[c + 8]), s1));
-  _mm256_storeu_ps(&all.squares[c], _mm256_add_ps(_mm256_loadu_ps(&all.squares[c]), q0));
-  _mm256_storeu_ps(&all.squares[c + 8], _mm256_add_ps(_mm256_loadu_ps(&all.squares[c + 8]), q1));
-  _mm256_storeu_ps(&all.least[c], l0);
-  _mm256_storeu_ps(&all.least[c + 8], l1);
-  _mm256_storeu_ps(&all.greatest[c], g0);
-  _mm256_storeu_ps(&all.greatest[c + 8], g1);
+}
+__attribute__((target("avx2,fma"))) void sums_v3(const float* values, int64_t rows, int64_t stride, size_t whole, Sums& all) {
+  int64_t i = 0;
+  for (; i + kInner <= rows; i += kInner) {
+    if (i % kFetched == 0) {
+      const char* next = reinterpret_cast<const char*>(values + i * stride) + kAhead;
+      for (int64_t b = 0; b < kFetched * stride * 4; b += 64) _mm_prefetch(next + b, _MM_HINT_T0);
+    }
+    rows_v3<kInner>(values + i * stride, stride, whole, all);
+  }
+  for (; i < rows; ++i) rows_v3<1>(values + i * stride, stride, whole, all);
 }
 bool v3_here() {
   static const bool here = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -102,17 +109,15 @@ void sums_v3(const float*, int64_t, int64_t, size_t, Sums&) {}
 bool v3_here() { return false; }
 #endif
 
-void sums_plain(const float* values, int64_t rows, int64_t stride, size_t c, Sums& all) {
-  float sum[kLanes] = {}, squares[kLanes] = {};
+void sums_plain(const float* values, int64_t rows, int64_t stride, size_t whole, Sums& all) {
   for (int64_t i = 0; i < rows; ++i, values += stride)
-    for (size_t k = 0; k < kLanes; ++k) {
-      const float x = values[k], d = x - all.origin[c + k];
-      sum[k] += d;
-      squares[k] += d * d;
-      all.least[c + k] = std::min(all.least[c + k], x);
-      all.greatest[c + k] = std::max(all.greatest[c + k], x);
+    for (size_t c = 0; c < whole; ++c) {
+      const float x = values[c], d = x - all.origin[c];
+      all.sum[c] += d;
+      all.squares[c] += d * d;
+      all.least[c] = std::min(all.least[c], x);
+      all.greatest[c] = std::max(all.greatest[c], x);
     }
-  for (size_t k = 0; k < kLanes; ++k) all.sum[c + k] += sum[k], all.squares[c + k] += squares[k];
 }
 
 void add_wide(const float* values, int64_t rows, int64_t columns, ColumnMoments* into) {
@@ -128,12 +133,7 @@ void add_wide(const float* values, int64_t rows, int64_t columns, ColumnMoments*
     const int64_t n = std::min(kBlock, rows - start);
     const float* block = values + start * columns;
     all.clear();
-    for (int64_t row = 0; row < n; row += kInner) {  // all columns of a few rows: memory passes in its own order
-      const float* at = block + row * columns;
-      const int64_t few = std::min(kInner, n - row);
-      for (int64_t c = 0; c < whole; c += kLanes)
-        v3_here() ? sums_v3(at + c, few, columns, static_cast<size_t>(c), all) : sums_plain(at + c, few, columns, static_cast<size_t>(c), all);
-    }
+    v3_here() ? sums_v3(block, n, columns, static_cast<size_t>(whole), all) : sums_plain(block, n, columns, static_cast<size_t>(whole), all);
     for (int64_t c = 0; c < whole; ++c) {
       const auto k = static_cast<size_t>(c);
       const double sum = all.sum[k], squares = all.squares[k], count = static_cast<double>(n), mean = sum / count;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -49,14 +51,18 @@ ReadFailure by_threads(int descriptor, const Pieces& pieces, int depth) {
   };
   const int threads = static_cast<int>(std::min<int64_t>(std::min(depth, 8), pieces.count));
   std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(work);
+  try {
+    for (int t = 1; t < threads; ++t) others.emplace_back(work);
+  } catch (const std::system_error&) {
+    // Fewer threads than wanted read as well.
+  }
   work();
   for (auto& other : others) other.join();
   return {failed.load(), error.load()};
 }
 
 #ifdef MEMFIT_RING
-// One ring per thread that reads: made at its first use, closed when the thread ends.
+// A ring lives for one call: making one costs 30 us.
 class Ring {
  public:
   explicit Ring(unsigned entries) {
@@ -103,6 +109,15 @@ class Ring {
     sq_array_[slot] = slot;
     __atomic_store_n(sq_tail_, tail + 1, __ATOMIC_RELEASE);
     ++pushed_;
+  }
+
+  // What was pushed and the system has not taken.
+  unsigned waiting() const { return pushed_; }
+
+  // Waits for one answer at least, and hands nothing over. Where the system refuses even that, answers still come.
+  void wait_only() const {
+    if (!pop_ready() && syscall(__NR_io_uring_enter, descriptor_, 0u, 1u, IORING_ENTER_GETEVENTS, nullptr, 0) < 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
   // Hands over what was pushed and waits for one answer at least. 0 or errno.
@@ -160,9 +175,11 @@ class Ring {
   unsigned sq_mask_ = 0, cq_mask_ = 0, entries_ = 0, pushed_ = 0;
 };
 
-ReadFailure by_ring(Ring& ring, int descriptor, const Pieces& pieces, int depth) {
+ReadFailure by_ring(Ring& ring, int descriptor, const Pieces& pieces, int depth, int refused) {
   std::vector<int64_t> done(static_cast<size_t>(pieces.count), 0);
   std::vector<int64_t> again;
+  again.reserve(done.size());  // nothing may throw while reads are under way
+  int submissions = 0;
   const int64_t most = std::min<int64_t>(depth, ring.entries());
   int64_t next = 0, flying = 0;
   ReadFailure failure{-1, 0};
@@ -185,16 +202,29 @@ ReadFailure by_ring(Ring& ring, int descriptor, const Pieces& pieces, int depth)
       }
     }
     if (flying == 0) return failure;  // also after a failure: nothing writes to the memory any more
-    if (const int error = ring.submit_and_wait()) return {next - 1, error};
+    if (failure.piece < 0) {
+      const int error = submissions++ == refused ? EIO : ring.submit_and_wait();
+      if (error) {
+        // What the system took already goes on writing to the memory: it is waited for before anybody may free it.
+        failure = {next - 1, error};
+        flying -= ring.waiting();
+        continue;
+      }
+    } else {
+      ring.wait_only();
+    }
     uint64_t tag;
     int result;
     while (ring.pop(tag, result)) {
       --flying;
       const auto i = static_cast<int64_t>(tag);
-      if (result == -EINTR || result == -EAGAIN) {
+      if (failure.piece >= 0) {
+        continue;
+      } else if (result == -EINTR || result == -EAGAIN) {
         again.push_back(i);
       } else if (result <= 0) {
-        if (failure.piece < 0) failure = {i, -result};
+        failure = {i, -result};
+        flying -= ring.waiting();
       } else if ((done[tag] += result) < pieces.wanted(i)) {
         again.push_back(i);
       }
@@ -218,13 +248,13 @@ bool ring_here() {
 }
 
 ReadFailure read_pieces(int descriptor, const int64_t* offsets, const int64_t* lengths, const int64_t* targets, int64_t count,
-                        uint8_t* memory, int64_t file_bytes, int depth, ReadMethod method) {
+                        uint8_t* memory, int64_t file_bytes, int depth, ReadMethod method, int refused) {
   const Pieces pieces{offsets, lengths, targets, count, memory, file_bytes};
   if (count < 1) return {-1, 0};
 #ifdef MEMFIT_RING
   if (method == ReadMethod::ring) {
     Ring ring(static_cast<unsigned>(std::clamp(depth, 1, 256)));
-    if (ring.usable()) return by_ring(ring, descriptor, pieces, depth);
+    if (ring.usable()) return by_ring(ring, descriptor, pieces, depth, refused);
   }
 #endif
   return by_threads(descriptor, pieces, depth);

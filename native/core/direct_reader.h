@@ -16,9 +16,10 @@ struct ReadFailure {
 enum class ReadMethod : int { ring, threads };
 
 // Reads piece i, `lengths[i]` bytes at `offsets[i]`, to `memory + targets[i]`. Pieces may reach past `file_bytes`: what
-// lies beyond is left as it was.
+// lies beyond is left as it was. Once it returns nothing writes to `memory` any more, whatever failed. `refused`: which
+// submission of the ring is to fail (tests), -1: none.
 ReadFailure read_pieces(int descriptor, const int64_t* offsets, const int64_t* lengths, const int64_t* targets, int64_t count,
-                        uint8_t* memory, int64_t file_bytes, int depth, ReadMethod method);
+                        uint8_t* memory, int64_t file_bytes, int depth, ReadMethod method, int refused = -1);
 
 // Whether io_uring works here.
 bool ring_here();

@@ -12,7 +12,7 @@ namespace memfit {
 namespace {
 
 constexpr int64_t kTile = 4096;  // pixels taken apart at a time: three runs of them stay in the first cache
-constexpr int64_t kShort = 8192, kRowsAhead = 4;
+constexpr int64_t kShort = 8192, kBytesAhead = 4096;
 std::atomic<bool> force_portable{false};
 
 // Scale and shift of one channel, or none.
@@ -90,10 +90,11 @@ void gather(const GatherPlan& plan, const uint8_t* base, const int64_t* offsets,
   std::vector<S> planes;
   if (layout == Layout::last_to_first) planes.resize(static_cast<size_t>(c * std::min(kTile, inner)));
   const int64_t row_bytes = size * static_cast<int64_t>(sizeof(S));
+  const int64_t ahead = std::clamp<int64_t>(kBytesAhead / std::max<int64_t>(row_bytes, 1), 4, 32);
   for (int64_t i = 0; i < count; ++i) {
     const S* from = reinterpret_cast<const S*>(base + offsets[i]);
-    if (row_bytes <= kShort && i + kRowsAhead < count)  // the hardware sees no order in short rows
-      for (int64_t b = 0; b < row_bytes; b += 64) __builtin_prefetch(base + offsets[i + kRowsAhead] + b);
+    if (row_bytes <= kShort && i + ahead < count)  // the hardware sees no order in short rows
+      for (int64_t b = 0; b < row_bytes; b += 64) __builtin_prefetch(base + offsets[i + ahead] + b);
     T* to = out + i * size;
     if (!affine && std::is_same<S, T>::value && (layout == Layout::keep_last || layout == Layout::keep_first)) {
       std::memcpy(static_cast<void*>(to), from, sizeof(T) * static_cast<size_t>(size));

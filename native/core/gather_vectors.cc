@@ -10,6 +10,7 @@
 namespace memfit {
 namespace {
 
+constexpr int64_t kWorthLooking = 4096;  // values from which on looking for ties costs little
 constexpr int64_t kAhead = 4096;  // bytes prefetched: page borders stop the hardware's own prefetch
 
 MEMFIT_V3 inline __m256 eight(const uint8_t* from) {
@@ -81,6 +82,45 @@ bool splits(float scale, float shift) {
   return usual(scale) && (shift == 0 || usual(shift));
 }
 
+// Whether any of the 256 products of a byte lies just between two bfloat16, where rounding has to look at the last digit.
+MEMFIT_V3 bool has_ties(float scale, float shift) {
+  const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(shift);
+  const __m256i below = _mm256_set1_epi32(0xFFFF), half = _mm256_set1_epi32(0x8000), step = _mm256_set1_epi32(8);
+  __m256i byte = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), found = _mm256_setzero_si256();
+  for (int i = 0; i < 256; i += 8, byte = _mm256_add_epi32(byte, step)) {
+    const __m256i bits = _mm256_castps_si256(affine(_mm256_cvtepi32_ps(byte), a, b));
+    found = _mm256_or_si256(found, _mm256_cmpeq_epi32(_mm256_and_si256(bits, below), half));
+  }
+  return !_mm256_testz_si256(found, found);
+}
+
+// Of 16 bytes that lie in both halves of a vector: `first`, first + 2 ... to 32 bits each, the lower eight bytes below.
+MEMFIT_V3 inline __m256i spread(int first) {
+  alignas(32) int8_t at[32];
+  for (int k = 0; k < 8; ++k)
+    for (int part = 0; part < 4; ++part) at[4 * k + part] = static_cast<int8_t>(part == 0 ? first + 2 * k : -1);
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+}
+
+// Without ties half a digit is added and the rest cut off: a third of the instructions less.
+template <bool stream>
+MEMFIT_V3 int64_t u8_brain_untied(const uint8_t* from, int64_t i, int64_t n, float scale, float shift, uint16_t* to) {
+  const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(shift);
+  const __m256i half = _mm256_set1_epi32(0x8000);
+  const __m256i evens = spread(0), odds = spread(1);
+  for (; i + 64 <= n; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(from + i + kAhead), _MM_HINT_T0);
+    for (int k = 0; k < 64; k += 16) {
+      const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + k)));
+      const __m256 even = affine(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, evens)), a, b);
+      const __m256 odd = affine(_mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, odds)), a, b);
+      const __m256i low = _mm256_srli_epi32(_mm256_add_epi32(_mm256_castps_si256(even), half), 16);
+      put<stream>(to + i + k, _mm256_blend_epi16(low, _mm256_add_epi32(_mm256_castps_si256(odd), half), 0xAA));
+    }
+  }
+  return i;
+}
+
 template <bool stream>
 MEMFIT_V3 int64_t u8_brain(const uint8_t* from, int64_t i, int64_t n, float scale, float shift, uint16_t* to) {
   const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(shift);
@@ -106,7 +146,10 @@ MEMFIT_V3 void u8_half(const uint8_t* from, int64_t n, float scale, float shift,
   int64_t i = stream ? before_aligned(to, n) : 0;
   for (int64_t j = 0; j < i; ++j) one(j);
   const __m256 a = _mm256_set1_ps(scale), b = _mm256_set1_ps(shift);
-  if (brain && splits(scale, shift)) i = u8_brain<stream>(from, i, n, scale, shift, to);
+  if (brain && splits(scale, shift)) {
+    const bool tied = n < kWorthLooking || has_ties(scale, shift);
+    i = tied ? u8_brain<stream>(from, i, n, scale, shift, to) : u8_brain_untied<stream>(from, i, n, scale, shift, to);
+  }
   for (; i + 64 <= n; i += 64) {
     _mm_prefetch(reinterpret_cast<const char*>(from + i + kAhead), _MM_HINT_T0);
     for (int k = 0; k < 64; k += 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,43 @@ def test_pieces_of_a_file_are_read_whole(tmp_path: Path, ring: bool) -> None:
         os.close(folder)
     assert piece >= 0
     assert error == errno.EISDIR
+
+
+@pytest.mark.skipif(not _core.ring_here(), reason="no io_uring here")
+def test_reads_under_way_end_before_a_refused_submission_is_reported() -> None:
+    """A pipe answers late: pieces that the system took are still to be written when the next submission fails."""
+    reading, writing = os.pipe()
+    pieces = 8
+    lengths = np.full(pieces, 4096, np.int64)
+    memory = np.zeros(pieces * 4096, np.uint8)
+    offsets = np.zeros(pieces, np.int64)
+    os.write(writing, b"\x01" * 4096)  # one read ends; its place in the ring is given to the next piece, and that fails
+    later = threading.Timer(0.3, os.write, (writing, b"\x01" * 4096 * 3))
+    later.start()
+    try:
+        answer = _core.read_pieces(
+            reading, offsets, lengths, np.arange(pieces) * 4096, memory, 1 << 40, 4, True, refused=1
+        )
+        there = int(memory.sum())
+    finally:
+        later.join()
+        os.close(reading)
+        os.close(writing)
+    assert answer[0] >= 0
+    assert answer[1] == errno.EIO
+    assert there == 4 * 4096, "something was still to be written"
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1 / 58.4, -2.1), (257 / 256, 0.0), (1 / 256, 0.5), (1e-12, -3e-11), (0.0, 1.5), (-2.0, 1e20)]
+)
+@pytest.mark.parametrize("shifted", [0, 3])
+def test_long_runs_of_bytes_become_the_twins_bfloat16(scale: float, shift: float, shifted: int) -> None:
+    """257/256 and 1/256 have bytes that lie just between two numbers; the others have none."""
+    base = np.random.default_rng(0).integers(0, 256, 20_000 + shifted, dtype=np.uint8)
+    base[shifted : shifted + 256] = np.arange(256)
+    recipe = Recipe("u1", "bf16", KEEP_FIRST, 2, 5000, (2, 5000), (scale, -scale), (shift, shift))
+    offsets = np.array([shifted, shifted + 10_000], np.int64)
+    made = np.empty(2 * recipe.made_bytes, np.uint8)
+    recipe.run(base, offsets, made)
+    np.testing.assert_array_equal(made.view(np.uint16).reshape(2, 2, 5000), recipe.run_slowly(base, offsets))

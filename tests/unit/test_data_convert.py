@@ -318,3 +318,13 @@ def test_commands_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     for arguments in (["inspect", "d"], ["stats", "d"]):
         assert main(["data", *arguments]) == 0
         assert "image" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("line", "why"), [("1,2\n", "Expected 3 columns, got 2"), ("x,2,3\n", "invalid value 'x'")])
+def test_a_bad_line_of_a_csv_file_is_named_with_its_row(tmp_path: Path, line: str, why: str) -> None:
+    pytest.importorskip("pyarrow")
+    many = 200_000  # the line lies beyond the first block, by which the types are chosen
+    (tmp_path / "b.csv").write_text("a,b,c\n" + "1,2,3\n" * many + line + "4,5,6\n")
+    with pytest.raises(DataError, match=rf"b\.csv.*row {many + 2} of the file.*{why}"):
+        convert(tmp_path / "b.csv", tmp_path / "set")
+    assert not (tmp_path / "set").exists()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,28 +15,27 @@ from memfit.data.dataset import Dataset
 from memfit.data.gather import Recipe
 from memfit.data.order import Order
 from memfit.data.page_cache import Behind
-from memfit.data.staging import DirectColumn, Staged, runs_of, staging_memory
+from memfit.data.pools import Pools, Share
+from memfit.data.staging import DirectColumn, runs_of, staging_memory
 from memfit.data.transforms import Fused
-
-_POOLS = 2
 
 
 class BatchMaker:
     """Fills batches. Safe to call from several threads, each with its own slot."""
 
-    def __init__(self, data: Dataset, plans: dict[str, Fused | None], access: Access, batch: int) -> None:
+    def __init__(
+        self, data: Dataset, plans: dict[str, Fused | None], access: Access, batch: int, read_ahead: bool
+    ) -> None:
         self.data, self.plans, self.access, self.batch = data, plans, access, batch
         self.direct: dict[str, DirectColumn] = {}
         if access.way == "direct":
             self.direct = {n: DirectColumn(data.file(n), data.describe(n).item_bytes) for n in access.large}
-        self.pooled = access.way == "direct" and access.open < 1 << 40
-        self._pools: dict[tuple[int, int], _Pool] = {}
-        self._spare: list[dict[str, NDArray[np.uint8]]] = []
-        self._changed = threading.Condition()
+        pooled = access.way == "direct" and access.open < 1 << 40
+        self.pools = Pools(self.direct, read_ahead) if pooled else None
         self._local = threading.local()
         self._behind: dict[str, Behind] = {}
 
-    def fill(self, order: Order, start: int, stop: int, slot: Slot) -> dict[str, Any]:
+    def fill(self, order: Order, start: int, stop: int, share: Share, slot: Slot) -> dict[str, Any]:
         """The batch of positions [start, stop): arrays over the slot, lists for ragged columns.
 
         Raises:
@@ -49,8 +46,8 @@ class BatchMaker:
             name: slot.bytes_of(name, len(rows) * fused.recipe.made_bytes)
             for name, fused in self.plans.items() if fused is not None
         }  # fmt: skip
-        if self.pooled:
-            self._fill_from_pools(order, start, stop, rows, target)
+        if self.pools is not None:
+            self._fill_from_pools(self.pools, order, start, stop, share, rows, target)
         made: dict[str, Any] = {}
         for name, fused in self.plans.items():
             if fused is None:
@@ -61,7 +58,7 @@ class BatchMaker:
                 file = self.data.file(name)
                 file.check_size()
                 recipe.run(file.bytes, rows * recipe.row_bytes, target[name])
-            elif not self.pooled:
+            elif self.pools is None:
                 staged = self.direct[name].read(*runs_of(rows), self._own_memory(name))
                 recipe.run(staged.memory, staged.offsets(rows), target[name])
             array: Any = target[name].view(recipe.made_dtype).reshape(len(rows), *recipe.shape)
@@ -70,8 +67,10 @@ class BatchMaker:
             made[name] = array
         return made
 
-    def passed(self, position: int) -> None:
-        """In sequential access: the reader has left the rows before ``position`` behind."""
+    def passed(self, order: Order, position: int, share: Share) -> None:
+        """The consumer has left the rows before ``position`` behind: pages are dropped, the next pool is read."""
+        if self.pools is not None:
+            self.pools.passed(order, position, share)
         if self.access.way != "sequential":
             return
         for name in self.access.large:
@@ -94,77 +93,28 @@ class BatchMaker:
         return held[name]
 
     def _fill_from_pools(
-        self, order: Order, start: int, stop: int, rows: NDArray[np.int64], target: dict[str, NDArray[np.uint8]]
-    ) -> None:
+        self, pools: Pools, order: Order, start: int, stop: int, share: Share, rows: NDArray[np.int64],
+        target: dict[str, NDArray[np.uint8]],
+    ) -> None:  # fmt: skip
         """The columns that are read directly, a pool at a time: no thread holds a pool while it waits for another."""
-        size = order.chunk * order.open
-        last_pool = max(0, -(-(order.rows // order.chunk) // order.open) - 1)
-        at = start
-        while at < stop:
-            pool = min(at // size, last_pool)
-            end = stop if pool == last_pool else min(stop, (pool + 1) * size)
-            first, last = at - start, end - start
-            with self._pool(order, pool, last_pool) as staged:
+        for pool, begin, end in pools.parts(order, start, stop):
+            first, last = begin - start, end - start
+            with pools.use(order, pool, share) as staged:
                 for name, rows_there in staged.items():
                     recipe = self._recipe(name)
                     part = target[name][first * recipe.made_bytes : last * recipe.made_bytes]
                     recipe.run(rows_there.memory, rows_there.offsets(rows[first:last]), part)
-            at = end
 
     def _recipe(self, name: str) -> Recipe:
         fused = self.plans[name]
         assert fused is not None, "a ragged column is never read directly"
         return fused.recipe
 
-    @contextlib.contextmanager
-    def _pool(self, order: Order, pool: int, last_pool: int) -> Iterator[dict[str, Staged]]:
-        """A pool, read if it is not there. At most two are held, and one that somebody reads from is not given up."""
-        key = (order.epoch, pool)
-        with self._changed:
-            while (held := self._pools.get(key)) is None:
-                if len(self._pools) >= _POOLS and not self._give_up_idle():
-                    self._changed.wait()
-                    continue
-                held = self._pools[key] = _Pool(self._read(order, pool, last_pool))
-            held.users += 1
-        try:
-            yield held.staged
-        finally:
-            with self._changed:
-                held.users -= 1
-                self._changed.notify_all()
-
-    def _give_up_idle(self) -> bool:
-        """Make the memory of the oldest pool that nobody reads from free for another; False where there is none."""
-        for key, held in self._pools.items():
-            if held.users == 0:
-                del self._pools[key]
-                self._spare.append({name: staged.memory for name, staged in held.staged.items()})
-                return True
-        return False
-
-    def _read(self, order: Order, pool: int, last_pool: int) -> dict[str, Staged]:
-        size = order.chunk * order.open
-        start = pool * size
-        rows = order.rows - start if pool == last_pool else size
-        runs = runs_of(order.at(start, rows))
-        memory = self._spare.pop() if self._spare else {}
-        staged = {}
-        for name, column in self.direct.items():
-            needed = column.bytes_for(len(runs[0]), rows)
-            room = memory.get(name)
-            if room is None or len(room) < needed:
-                room = staging_memory(max(needed, column.bytes_for(order.open + 2, min(size, order.rows))))
-            staged[name] = column.read(*runs, room)
-        return staged
+    def close(self) -> None:
+        """End what reads ahead."""
+        if self.pools is not None:
+            self.pools.close()
 
 
-@dataclass
-class _Pool:
-    """A pool in memory, and how many threads read from it now."""
-
-    staged: dict[str, Staged]
-    users: int = 0
-
-
-Deliver = Callable[[dict[str, Any]], Any]
+Deliver = Callable[[dict[str, Any], frozenset[str]], Any]
+"""Takes a batch and which of its columns are bits of bfloat16."""

@@ -23,6 +23,7 @@ from memfit.data.batch_ring import Ring
 from memfit.data.batches import BatchMaker, Deliver
 from memfit.data.dataset import Dataset
 from memfit.data.order import Order, distinct_share, part_of
+from memfit.data.pools import Share
 from memfit.data.transforms import After, Fused, Transform, fuse
 from memfit.errors import DataError
 from memfit.units import parse_bytes
@@ -45,7 +46,7 @@ class Loader:
         last: the last global batch, where it is short: ``keep`` (shared), ``drop``, ``pad`` (rows once more).
         threads: that make batches ahead; 0: in the consumer's own.
         ahead: batches made ahead of the consumer.
-        output: ``numpy``, or a framework's name: ``torch``, ``jax``, without a copy (others take the arrays by DLPack).
+        output: ``numpy``, or without a copy ``torch``, ``tensorflow``, ``jax`` (others take the arrays by DLPack).
         tuples: batches as tuples in the order of the columns, not dicts.
         access: ``auto``, or ``mapped``, ``sequential``, ``direct``.
 
@@ -72,6 +73,9 @@ class Loader:
         self.batch, self.last, self.threads, self.ahead, self.tuples = batch, last, threads, ahead, tuples
         names = list(columns) if columns is not None else list(data.columns)
         self._plans = self._fuse(names, transform)
+        self._brains = frozenset(
+            n for n, plan in self._plans.items() if plan is not None and plan.recipe.target == "bf16"
+        )
         self._deliver, placed, allocate = _output(output, where)
         self.rank, self.ranks = placed() if rank is None or ranks is None else (rank, ranks)
         if not 0 <= self.rank < self.ranks:
@@ -83,7 +87,7 @@ class Loader:
         self.access: Access = choose_access(
             data, names, bool(shuffle), chunk, budget, self._ring.bytes, batch, threads, access
         )
-        self._maker = BatchMaker(data, self._plans, self.access, batch)
+        self._maker = BatchMaker(data, self._plans, self.access, batch, read_ahead=threads > 0)
         self._seed, self._epoch, self._position = seed, 0, 0
         self._threads: ThreadPoolExecutor | None = None
 
@@ -165,16 +169,17 @@ class Loader:
         if self._position >= len(self.dataset) and len(self.dataset):
             self._epoch, self._position = self._epoch + 1, 0
         order = self._order(self._epoch)
+        share = Share(self.batch, self.rank, self.ranks, self._position)
         pieces = self._pieces(self._position)
-        yield from self._inline(order, pieces) if self.threads == 0 else self._ahead(order, pieces)
+        yield from self._inline(order, share, pieces) if self.threads == 0 else self._ahead(order, share, pieces)
         self._epoch, self._position = self._epoch + 1, 0
 
-    def _inline(self, order: Order, pieces: Iterator[tuple[int, int, int]]) -> Iterator[Any]:
+    def _inline(self, order: Order, share: Share, pieces: Iterator[tuple[int, int, int]]) -> Iterator[Any]:
         for start, stop, after in pieces:
-            made = self._maker.fill(order, start, stop, self._ring.take()) if stop > start else None
-            yield from self._hand_over(made, after)
+            made = self._maker.fill(order, start, stop, share, self._ring.take()) if stop > start else None
+            yield from self._hand_over(made, after, order, share)
 
-    def _ahead(self, order: Order, pieces: Iterator[tuple[int, int, int]]) -> Iterator[Any]:
+    def _ahead(self, order: Order, share: Share, pieces: Iterator[tuple[int, int, int]]) -> Iterator[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.threads, "memfit-loader")
         waiting: deque[tuple[Future[dict[str, Any]] | None, int]] = deque()
@@ -183,7 +188,8 @@ class Loader:
                 while len(waiting) < self.ahead and (piece := next(pieces, None)) is not None:
                     start, stop, after = piece
                     slot = self._ring.take() if stop > start else None
-                    job = self._threads.submit(self._maker.fill, order, start, stop, slot) if slot is not None else None
+                    fill = self._maker.fill
+                    job = self._threads.submit(fill, order, start, stop, share, slot) if slot is not None else None
                     if slot is not None and job is not None:
                         # Until the batch is delivered its future holds the slot, so that nobody else takes it.
                         job.slot_memory = slot.bytes_of(next(iter(slot.parts)), 1) if slot.parts else None  # type: ignore[attr-defined]
@@ -193,18 +199,18 @@ class Loader:
                 job, after = waiting.popleft()
                 made = job.result() if job is not None else None
                 del job
-                yield from self._hand_over(made, after)
+                yield from self._hand_over(made, after, order, share)
         finally:
             for job, _ in waiting:
                 if job is not None and not job.cancel():
                     job.exception()  # nobody writes into a slot after this
 
-    def _hand_over(self, made: dict[str, Any] | None, after: int) -> Iterator[Any]:
+    def _hand_over(self, made: dict[str, Any] | None, after: int, order: Order, share: Share) -> Iterator[Any]:
         self._position = after
-        self._maker.passed(after - self.batch * self.ranks)
+        self._maker.passed(order, max(share.origin, after - self.batch * self.ranks), share)
         if made is None:
             return
-        batch = self._deliver(made)
+        batch = self._deliver(made, self._brains)
         made = None
         yield tuple(batch.values()) if self.tuples else batch
 
@@ -213,6 +219,7 @@ class Loader:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
+        self._maker.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -230,7 +237,7 @@ def _check(where: str, **numbers: tuple[int, int]) -> None:
 def _output(name: str, where: str) -> tuple[Deliver, Callable[[], tuple[int, int]], Any]:
     """How batches are delivered, which rank this is, and who allocates buffers: of the plug-in for a framework."""
     if name == "numpy":
-        return lambda batch: batch, lambda: (0, 1), None
+        return lambda batch, brains: batch, lambda: (0, 1), None
     # A framework's side is a plug-in found by name, as the layers forbid this one to know frameworks.
     found = {entry.name: entry for entry in entry_points(group="memfit.batch_outputs")}
     if name not in found:

@@ -39,10 +39,12 @@ class Staged:
         return self.targets[run] + (rows - self.starts[run]) * self.row_bytes
 
 
-def runs_of(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows as sorted runs [start, stop) of neighbours."""
+def runs_of(rows: NDArray[np.int64], gap: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows as sorted runs [start, stop) of neighbours; up to ``gap`` rows between two may be taken along."""
     ordered = np.unique(rows)
-    breaks = np.flatnonzero(np.diff(ordered) != 1)
+    if not len(ordered):
+        return ordered, ordered
+    breaks = np.flatnonzero(np.diff(ordered) > 1 + gap)
     starts = ordered[np.concatenate([[0], breaks + 1]).astype(np.int64)]
     stops = ordered[np.concatenate([breaks, [len(ordered) - 1]]).astype(np.int64)] + 1
     return starts, stops
@@ -87,7 +89,7 @@ class DirectColumn:
         if piece >= 0:
             why = os.strerror(error) if error else "the file was cut short while it was read"
             raise DataError(self.file.path, why, int(offsets[piece]))
-        if not self.direct:
+        if not self.direct and len(starts):
             os.posix_fadvise(
                 self.descriptor, int(offsets.min()), int(last.max() - offsets.min()), os.POSIX_FADV_DONTNEED
             )

@@ -8,6 +8,7 @@ reads fastest.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,7 @@ class TableSource:
         end = path.suffix.lower()
         try:
             if end in (".csv", ".tsv"):
-                options = arrow.csv.ParseOptions(delimiter="\t" if end == ".tsv" else ",")
-                yield from (b for b in arrow.csv.open_csv(path, parse_options=options) if b.num_rows)
+                yield from _csv_batches(arrow, path)
             elif end == ".parquet":
                 with arrow.parquet.ParquetFile(path) as file:
                     yield from file.iter_batches(_ROWS)
@@ -139,7 +139,8 @@ class TableSource:
                 with arrow.memory_map(str(path)) as mapped:
                     yield from (b for b in _arrow_reader(arrow, mapped) if b.num_rows)
         except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(str(path), str(error).split("\n")[0]) from error
+            why = _csv_failure(arrow, path) if end in (".csv", ".tsv") else ""
+            raise DataError(str(path), why or str(error).split("\n")[0]) from error
 
     def blocks(self, cursor: Any) -> Iterator[Block]:
         """Blocks of rows; the cursor is the file and the batches of it before."""
@@ -173,7 +174,9 @@ class TableSource:
             else:
                 missing = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
                 hint = "fill it, or --stack turns numbers into floats, where a missing one is no number"
-                raise DataError(str(path), f"column {name!r} has no value in row {row + missing}", hint=hint)
+                raise DataError(
+                    str(path), f"column {name!r} has no value in row {row + missing} (the first is 0)", hint=hint
+                )
         return array.to_numpy(zero_copy_only=False)
 
     def _values(self, name: str, batch: Any, path: Path, row: int) -> Values:
@@ -216,6 +219,24 @@ class TableSource:
         if len({image.shape for image in images}) != 1:
             raise DataError(str(path), "its images differ in size", hint="--size 224x224 brings all to one size")
         return np.stack(images)
+
+
+def _csv_batches(arrow: Any, path: Path, threads: bool = True) -> Iterator[Any]:
+    csv = arrow.csv
+    parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.open_csv(path, read_options=csv.ReadOptions(use_threads=threads), parse_options=parse)
+    yield from (batch for batch in reader if batch.num_rows)
+
+
+def _csv_failure(arrow: Any, path: Path) -> str:
+    """Why a CSV file cannot be read, with the row: only a reader on one thread counts them, so it is read once more."""
+    try:
+        for _ in _csv_batches(arrow, path, threads=False):
+            pass
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = str(error).split("\n")[0]
+        return re.sub(r"Row #(\d+)", r"row \1 of the file (the header is row 1)", why)
+    return ""
 
 
 def _arrow_reader(arrow: Any, mapped: Any) -> Iterator[Any]:

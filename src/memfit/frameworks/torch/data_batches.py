@@ -15,9 +15,9 @@ class TorchBatches:
     def __init__(self) -> None:
         self.allocate = _pinned if torch.cuda.is_available() else None
 
-    def deliver(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Tensors that share the arrays' memory; bits of bfloat16 (uint16) become bfloat16. Text and lists stay."""
-        return {name: _tensor(value) for name, value in batch.items()}
+    def deliver(self, batch: dict[str, Any], brains: frozenset[str]) -> dict[str, Any]:
+        """Tensors that share the arrays' memory; columns of ``brains`` are bits of bfloat16. Text and lists stay."""
+        return {name: _tensor(value, name in brains) for name, value in batch.items()}
 
     def placed(self) -> tuple[int, int]:
         """This process's rank and the number of ranks, where torch.distributed runs."""
@@ -26,10 +26,10 @@ class TorchBatches:
         return 0, 1
 
 
-def _tensor(value: Any) -> Any:
+def _tensor(value: Any, brain: bool = False) -> Any:
     if not isinstance(value, np.ndarray):
         return [_tensor(item) for item in value] if value and isinstance(value[0], np.ndarray) else value
-    if value.dtype == np.uint16:
+    if brain and value.dtype == np.uint16:
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(value)
 
