@@ -124,8 +124,9 @@ def measure(path: Path, optimise: Callable[[Any], Any], repeats: int, keep: Path
 def process_figures(path: Path, files: dict[str, Path]) -> dict[str, Any]:
     """Resident peak over the empty process, in fresh processes, by file and session settings."""
     from memfit.analyses.lowering import numbers_for
+    from memfit.frameworks.comparing import inputs_for
     from memfit.frameworks.onnx.capture import capture
-    from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, inputs_for, process_peak
+    from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, process_peak
 
     program = capture(path).program
     inputs = inputs_for(program, numbers_for(program, BOUND))

@@ -172,7 +172,11 @@ def test_a_bound_dimension_for_what_is_no_model_file(tmp_path: Path, capsys: Any
 
 
 def test_optimize_takes_model_files_only(tmp_path: Path, capsys: Any) -> None:
-    assert ".onnx" in refused(capsys, "optimize", "step.py:step")
+    (tmp_path / "torch_step.py").write_text(
+        "import torch\ndef step():\n    return torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
+    )
+    assert ".onnx" in refused(capsys, "optimize", f"{tmp_path / 'torch_step.py'}:step")
+    assert "SavedModel" in refused(capsys, "optimize", str(tmp_path))
 
 
 def test_onnx_that_is_not_installed(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

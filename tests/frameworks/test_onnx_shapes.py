@@ -14,9 +14,10 @@ from onnx_programs import model, node, onnx, value, weights
 
 from memfit.analyses.lowering import lower, numbers_for
 from memfit.errors import TargetError
+from memfit.frameworks.comparing import inputs_for
 from memfit.frameworks.onnx import optimizing
 from memfit.frameworks.onnx.capture import capture, capture_model
-from memfit.frameworks.onnx.running import compare, inputs_for, session
+from memfit.frameworks.onnx.running import compare, session
 from memfit.frameworks.onnx.writing import write_model
 from memfit.ir.dimension import number
 from memfit.ir.program import Program, programs

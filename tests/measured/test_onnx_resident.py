@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from memfit.analyses.lowering import numbers_for
+from memfit.frameworks.comparing import inputs_for
 from memfit.frameworks.onnx import optimizing
-from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, inputs_for, process_peak
+from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, process_peak
 from memfit.frameworks.onnx.writing import write_model
 
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")

@@ -5,7 +5,9 @@
 
 Values that share bytes (a reshape, an identity) become one storage, and operations that only make such values vanish.
 An operation with bodies holds, while it runs, what the hungriest of them needs inside: for a loop one turn at a time, with
-the state that goes round. An unknown operation's outputs may alias all its inputs: reading one keeps the inputs alive.
+the state that goes round. What a body is given unchanged lies outside (``meta["outside"]``: its inputs that cost nothing
+there), and an output that is such an input is one storage with it (attribute ``shares``: pairs of output and input).
+An unknown operation's outputs may alias all its inputs: reading one keeps the inputs alive.
 Dimensions that depend on data take the upper bound that the front end noted (``meta["bounds"]``).
 
 Cost: O(operations + reads).
@@ -147,9 +149,11 @@ class _Lowering:
                 self._place(name, shared[constant.reference])
             else:  # of a body: counted outside
                 self._place(name, self._add(0, name, constant=True))
+        outside = program.meta.get("outside", ())
         for name in program.inputs:
             if name not in self.own:
-                self._place(name, self._add(bytes_of(program, name, numbers), name, constant=True))
+                nbytes = 0 if name in outside else bytes_of(program, name, numbers)
+                self._place(name, self._add(nbytes, name, constant=True))
         for name in around:
             if name not in self.own:
                 self._place(name, self._add(0, name, constant=True))
@@ -192,8 +196,13 @@ class _Lowering:
         reads = tuple(dict.fromkeys(s for name in operation.reads for s in self.at[name]))
         writes: list[int] = []
         shares = what.view >= 0 and what.view < len(operation.inputs) and operation.inputs[what.view] in self.own
+        passed: Mapping[int, int] = dict(operation.attribute("shares", ()))
         for index, name in enumerate(operation.outputs):
             if not name:
+                continue
+            if index in passed:
+                source = operation.inputs[passed[index]]
+                self.own[name], self.at[name] = self.own[source], self.at[source]
                 continue
             if index == 0 and shares:
                 source = operation.inputs[what.view]

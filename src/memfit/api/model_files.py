@@ -1,6 +1,7 @@
 """Model files as targets: which files are programs that need no run, and how each kind is read.
 
-*.onnx        through ``frameworks.onnx``
+*.onnx                                    through ``frameworks.onnx``
+a folder with saved_model.pb, *.keras     through ``frameworks.tensorflow``
 more kinds    a row in ``_READERS``: (module, function); the function takes a path and returns a Program
 """
 
@@ -20,20 +21,36 @@ from memfit.ir.graph import Graph
 from memfit.ir.program import Program
 from memfit.ir.trace import Category, Trace
 
-_READERS: dict[str, tuple[str, str]] = {".onnx": ("memfit.frameworks.onnx.capture", "program_of_file")}
+SAVED_MODEL = "SavedModel"
+_READERS: dict[str, tuple[str, str]] = {
+    ".onnx": ("memfit.frameworks.onnx.capture", "program_of_file"),
+    ".keras": ("memfit.frameworks.tensorflow.saved_model", "program_of_file"),
+    SAVED_MODEL: ("memfit.frameworks.tensorflow.saved_model", "program_of_file"),
+}
 
-PROCESS_BYTES = {".onnx": 62_000_000}
+_SAVED = ("saved_model.pb", "saved_model.pbtxt")
+PROCESS_BYTES = {".onnx": 62_000_000, ".keras": 640_000_000, SAVED_MODEL: 640_000_000}
 """Resident bytes of a process that has imported the runtime of such a file and loaded an empty model."""
+
+
+def kind_of(target: Any) -> str:
+    """The row of ``_READERS`` that a path belongs to, "" for none."""
+    if not isinstance(target, (str, Path)):
+        return ""
+    suffix = Path(target).suffix.lower()
+    if suffix in _READERS:
+        return suffix
+    return SAVED_MODEL if any((Path(target) / name).is_file() for name in _SAVED) else ""
 
 
 def is_model_file(target: Any) -> bool:
     """Whether ``target`` is the path of a model file that can be read."""
-    return isinstance(target, (str, Path)) and Path(target).suffix.lower() in _READERS
+    return bool(kind_of(target))
 
 
 def base_bytes(target: str | Path) -> int:
     """Resident bytes of a process that is ready to run a model file of this kind."""
-    return PROCESS_BYTES[Path(target).suffix.lower()]
+    return PROCESS_BYTES[kind_of(target)]
 
 
 def program_of(target: str | Path) -> Program:
@@ -43,7 +60,7 @@ def program_of(target: str | Path) -> Program:
         MissingFrameworkError: what reads such a file is not installed.
         TargetError: the file cannot be used.
     """
-    module, name = _READERS[Path(target).suffix.lower()]
+    module, name = _READERS[kind_of(target)]
     read: Callable[[str | Path], Program] = getattr(importlib.import_module(module), name)
     return read(target)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from memfit.analyses.liveness import simulate
 from memfit.analyses.lowering import lower, numbers_for
+from memfit.api.model_files import no_settings
 from memfit.errors import TargetError
 from memfit.ir.program import Program
 from memfit.report.optimize_summary import ModelFigures, OptimizeReport
@@ -26,18 +27,20 @@ _UNDONE = 0.05
 
 
 def optimize(
-    target: str | Path, *, output: str | Path | None = None, bound: Mapping[str, int] | None = None, verify: bool = True,
-    reorder: bool = True, measure: bool = False, progress: Progress | None = None,
+    target: Any, *, output: str | Path | None = None, bound: Mapping[str, int] | None = None, verify: bool = True,
+    reorder: bool = True, measure: bool = False, settings: Mapping[str, Any] | None = None, progress: Progress | None = None,
 ) -> OptimizeReport:  # fmt: skip
     """Shrink a model file without changing what it computes.
 
     Args:
-        target: an ``.onnx`` file.
-        output: where to write the new model; None: only the report.
+        target: an ``.onnx`` file, a SavedModel folder, a ``.keras`` file, or a function that returns a step of JAX's or
+            TensorFlow's at inference.
+        output: where to write the new model; None: only the report. A SavedModel folder for TensorFlow.
         bound: numbers for the model's open dimensions, used for figures and checks; the model keeps them open.
         verify: run both models and compare outputs; without it nothing is run.
         reorder: put operations in the order with the least peak.
-        measure: also run both in fresh processes and measure their memory.
+        measure: also run both in fresh processes and measure their memory (ONNX files).
+        settings: keyword arguments for a function.
         progress: called with (description, done, total).
 
     Raises:
@@ -48,9 +51,17 @@ def optimize(
     """
     begun = time.perf_counter()
     say = progress or (lambda text, done, total: None)
-    path = Path(target)
+    path = Path(target) if isinstance(target, str | Path) else Path()
     if path.suffix.lower() != ".onnx":
-        raise TargetError(str(target), "optimize takes a model file", "write the path of an .onnx file")
+        if measure:
+            raise TargetError(str(target), "--measure runs ONNX files only", "leave it out")
+        from memfit.api.optimizing_programs import optimize_other
+
+        return optimize_other(
+            target, None if output is None else str(output), dict(bound or {}), settings, verify=verify, reorder=reorder,
+            say=say, begun=begun,
+        )  # fmt: skip
+    no_settings(target, settings)
     from memfit.frameworks.onnx import optimizing as onnx
     from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN
     from memfit.frameworks.onnx.writing import file_bytes
@@ -70,10 +81,10 @@ def optimize(
         program.node_count,
         file_bytes(path),
         program.constant_bytes,
-        _peak(program, sizes),
+        projected_peak(program, sizes),
         resident.get("original_default"),
     )
-    after = ModelFigures(new.node_count, written, new.constant_bytes, _peak(new, sizes), resident.get("lean"))
+    after = ModelFigures(new.node_count, written, new.constant_bytes, projected_peak(new, sizes), resident.get("lean"))
     runtime: dict[str, Any] = {"settings": dict(LEAN), "environment": dict(ENVIRONMENT), **resident}
     notes = []
     if resident:
@@ -107,6 +118,7 @@ def _measured(
         return measured
 
 
-def _peak(program: Program, numbers: Mapping[str, int]) -> int:
+def projected_peak(program: Program, numbers: Mapping[str, int]) -> int:
+    """Constants + live peak in stored order, bytes."""
     graph = lower(program, numbers, in_place=False)
     return simulate(graph, range(len(graph.ops))).peak if graph.ops else graph.base_bytes

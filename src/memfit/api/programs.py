@@ -61,7 +61,10 @@ def program_source(target: Any, settings: Mapping[str, Any] | None = None) -> Pr
         few = program.node_count <= predicting.MOST_COMPILED
         compiled = (lambda numbers: predicting.compiled_bytes(whole, name, numbers)) if few else None
         return ProgramSource(name, program, predicting.PROCESS_BYTES, compiled)
-    raise TargetError(name, f"its step is one of {framework}", "export it as an ONNX file")
+    from memfit.frameworks.tensorflow.saved_model import PROCESS_BYTES
+    from memfit.frameworks.tensorflow.steps import captured_step
+
+    return ProgramSource(name, captured_step(step, name).program, PROCESS_BYTES)
 
 
 def step_of_other(target: Any, settings: Mapping[str, Any] | None) -> tuple[str, Step, str] | None:

@@ -27,6 +27,9 @@ _EXTRAS = {
     "onnxruntime": "onnx",
     "pyarrow": "data",
     "PIL": "data",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
 }
 _OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]

@@ -28,7 +28,10 @@ def command(
     model: str, output: str | None, bound: dict[str, int], no_verify: bool, no_reorder: bool, measure: bool,
     settings: dict[str, Any], html: str | None, as_json: bool, **options: Any,
 ) -> Answer:  # fmt: skip
-    """Fewer operations and bytes in MODEL (an .onnx file): folded, merged, tied, reordered; never a higher peak.
+    """Fewer operations and bytes in MODEL: folded, merged, tied, reordered; never a higher peak.
+
+    MODEL is an .onnx file, a SavedModel folder, a .keras file, or a function that returns a step of JAX's or
+    TensorFlow's (--output then writes what jax.export serialises, or a SavedModel).
 
     Outputs are compared by running both models; open dimensions stay open.
 
@@ -37,18 +40,13 @@ def command(
     """
     if is_compression(options):
         return compression_answer(model, options, settings=settings, output=output, html=html)
-    if not model.endswith(".onnx") and ":" in model:
-        raise click.UsageError(
-            "exact passes take a model file (.onnx); for a target say how: --budget SIZE, --quantize FORMAT or "
-            "--sparsify 2:4|SHARE"
-        )
     if html is not None:
         raise click.UsageError("--html is written with --budget, --quantize or --sparsify only")
     from memfit.api.optimizing import optimize  # here: it brings the core, which --help must not wait for
 
     with progress_line() as progress:
         report = optimize(
-            model, output=output, bound=bound, verify=not no_verify, reorder=not no_reorder, measure=measure,
+            model, output=output, bound=bound, settings=settings, verify=not no_verify, reorder=not no_reorder, measure=measure,
             progress=progress,
         )  # fmt: skip
     return Answer(report.to_json(), lambda console: draw_optimize(console, report))

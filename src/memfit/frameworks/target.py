@@ -15,7 +15,14 @@ from typing import Any
 from memfit.errors import MemfitError, MissingFrameworkError, TargetError
 from memfit.ir.step import Step, as_step
 
-_EXTRAS = {"torch": "torch", "jax": "jax", "transformers": "examples", "torchao": "lowbit"}
+_EXTRAS = {
+    "torch": "torch",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+    "transformers": "examples",
+    "torchao": "lowbit",
+}
 
 
 def load_function(target: str) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ _MARKS = {
         ("tensorflow", "TensorSpec"),
         ("tensorflow", "Module"),
         ("keras", "Model"),
+        ("tensorflow.types.experimental", "GenericFunction"),
     ),
     "torch": (("torch", "Tensor"), ("torch.nn", "Module")),
 }

@@ -35,7 +35,8 @@ def apply(captured: Capture, program: Program | None = None) -> Callable[..., An
         leaves, tree = jax.tree.flatten(arguments)
         if tree != captured.inputs:
             raise TargetError(chosen.name, f"its arguments are {captured.inputs}", f"it was called with {tree}")
-        numbers = _numbers(chosen, leaves)
+        exported = any(not isinstance(size, int) for leaf in leaves for size in np.shape(leaf))
+        numbers = {} if exported else _numbers(chosen, leaves)  # as captured: its parameters hold these very symbols
         results = evaluate(chosen, leaves, captured.values, numbers)
         return jax.tree.unflatten(captured.outputs, results)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,9 @@ class _Level:
             if all(_is_jaxpr(v) for v in inner):
                 for index, jaxpr in enumerate(inner):
                     where = key if len(inner) == 1 and inner is not value else f"{key}[{index}]"
-                    bodies.append((where, self._body(jaxpr, f"{equation.primitive.name}.{where}")))
+                    bodies.append(
+                        (where, self._body(jaxpr, f"{equation.primitive.name}.{where}", _given(equation, key)))
+                    )
             attributes.append((key, _hashable(value)))
         if equation.effects:
             attributes.append(("effects", tuple(sorted(str(effect) for effect in equation.effects))))
@@ -227,12 +229,20 @@ class _Level:
             )
         )
 
-    def _body(self, inner: Any, name: str) -> Program:
+    def _body(self, inner: Any, name: str, given: Any) -> Program:
         closed = hasattr(inner, "consts")
         program = self.writer.program(inner.jaxpr if closed else inner, inner.consts if closed else (), name)
-        return Program(
-            program.inputs, program.outputs, program.operations, program.types, program.constants, name, {"jaxpr": inner}
-        )  # fmt: skip
+        return replace(program, name=name, meta={"jaxpr": inner, "outside": frozenset(program.inputs[given])})
+
+
+def _given(equation: Any, key: str) -> slice:
+    """Which inputs of a body are values that exist outside of it: not a loop's state, nor a turn's slice."""
+    kind, parameters = equation.primitive.name, equation.params
+    if kind == "scan":
+        return slice(0, parameters["num_consts"])
+    if kind == "while":
+        return slice(0, parameters["cond_nconsts" if key == "cond_jaxpr" else "body_nconsts"])
+    return slice(None) if kind == "cond" else slice(0)
 
 
 def _label(equation: Any) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from memfit.analyses.lowering import numbers_for
 from memfit.errors import OutputError, TargetError, VerifyError
+from memfit.frameworks.comparing import Compared, inputs_for
 from memfit.frameworks.onnx.bench import Bench
 from memfit.frameworks.onnx.capture import Captured, capture
 from memfit.frameworks.onnx.rewrites import REWRITES
-from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, Compared, compare, inputs_for, process_peak
+from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, compare, process_peak
 from memfit.frameworks.onnx.writing import model_proto, write_model
 from memfit.passes.exact import Optimized, optimize_program
 

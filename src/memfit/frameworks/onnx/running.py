@@ -1,7 +1,6 @@
-"""Running a model in ONNX Runtime: inputs made for it, two models compared, a process measured.
+"""Running a model in ONNX Runtime: two models compared, a process measured.
 
-Inputs are random and fit their types: integers that index a constant stay inside of it, other integers are 0 or 1, as masks
-are. Two models are compared at two sizes of their open dimensions, so that an axis that was fixed by mistake shows.
+Two models are compared at two sizes of their open dimensions, so that an axis that was fixed by mistake shows.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,15 @@ import numpy as np
 
 from memfit.analyses.lowering import numbers_for
 from memfit.errors import MissingFrameworkError, TargetError
-from memfit.ir.dimension import number
+from memfit.frameworks.comparing import Compared, difference, inputs_for
 from memfit.ir.program import Program
 
-_PATH = ("Reshape", "Cast", "Squeeze", "Unsqueeze", "Identity", "Slice", "Transpose", "Expand")
 PLAIN: dict[str, Any] = {}
 """Session settings of ONNX Runtime's own defaults."""
 LEAN: dict[str, Any] = {"session.disable_prepacking": "1", "enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 """Session settings under which the runtime holds weights once and gives memory back."""
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "65536"}
 """What makes the C library give freed memory back to the system at once."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """``max_error``: largest difference of any output, relative to the output's largest value where that is above 1."""
-
-    max_error: float
-    equal: bool
-    sizes: tuple[dict[str, int], ...]
 
 
 def session(model: str | bytes, settings: Mapping[str, Any] = PLAIN, *, optimise: bool = True, threads: int = 0) -> Any:
@@ -69,52 +57,6 @@ def session(model: str | bytes, settings: Mapping[str, Any] = PLAIN, *, optimise
             name, f"ONNX Runtime cannot load it ({_first_line(error)})",
             "a custom operator needs its own library; --no-verify writes without running",
         ) from error  # fmt: skip
-
-
-def inputs_for(program: Program, numbers: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
-    """Random inputs of a program at the given sizes."""
-    random = np.random.default_rng(seed)
-    made: dict[str, Any] = {}
-    for name in program.inputs:
-        given = program.types[name]
-        shape = tuple(number(size, numbers) for size in given.shape or ())
-        if given.form:
-            raise TargetError(
-                program.name, f"its input {name!r} is no tensor ({given})", "inputs of that kind are not made up"
-            )
-        if given.dtype in ("float16", "float32", "float64"):
-            made[name] = random.standard_normal(shape).astype(given.dtype)
-        elif given.dtype == "bool":
-            made[name] = random.integers(0, 2, shape).astype(bool)
-        elif given.dtype == "string":
-            made[name] = np.full(shape, "a", dtype=object)
-        elif given.dtype.startswith(("int", "uint")) and given.dtype not in ("int4", "uint4", "int2", "uint2"):
-            made[name] = random.integers(0, _limit(program, name), shape).astype(given.dtype)
-        else:
-            raise TargetError(
-                program.name, f"its input {name!r} is {given.dtype}", "inputs of that kind are not made up"
-            )
-    return made
-
-
-def _limit(program: Program, name: str) -> int:
-    """One more than the largest integer that an input may hold: the size of what it indexes, else 2."""
-    limit = 0
-    waiting, seen = [name], set()
-    while waiting:
-        at = waiting.pop()
-        for reader in program.readers.get(at, ()):
-            operation = program.operations[reader]
-            operator = operation.kind.removeprefix("onnx.")
-            if operator == "Gather" and operation.inputs[1] == at:
-                shape = program.types[operation.inputs[0]].shape or (2,)
-                size = shape[operation.attribute("axis", 0)]
-                if isinstance(size, int):
-                    limit = min(limit or size, size)
-            elif operator in _PATH and operation.inputs[0] == at and operation.outputs[0] not in seen:
-                seen.add(operation.outputs[0])
-                waiting.append(operation.outputs[0])
-    return max(limit, 2) if limit else 2
 
 
 def compare(
@@ -164,29 +106,6 @@ def _runners(models: tuple[str | bytes, str | bytes]) -> tuple[Any, Any]:
             return ReferenceEvaluator(models[0]), ReferenceEvaluator(models[1])
         except Exception:
             raise refused from None
-
-
-def difference(expected: Any, found: Any) -> tuple[float, bool]:
-    """(largest difference relative to the largest value above 1, whether bit-equal); infinite where they cannot be held
-    together."""
-    if isinstance(expected, (list, dict)) or expected is None:
-        if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-            pairs = [difference(a, b) for a, b in zip(expected, found, strict=True)]
-            return max((error for error, _ in pairs), default=0.0), all(same for _, same in pairs)
-        return (0.0, True) if expected == found else (float("inf"), False)
-    a, b = np.asarray(expected), np.asarray(found)
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf"), False
-    if a.dtype.kind not in "fc":
-        same = bool((a == b).all())
-        return (0.0 if same else float("inf")), same
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    if not np.array_equal(np.isnan(a64), np.isnan(b64)) or not np.array_equal(np.isinf(a64), np.isinf(b64)):
-        return float("inf"), False
-    kept = np.isfinite(a64)
-    gap = np.abs(a64[kept] - b64[kept])
-    scale = max(1.0, float(np.abs(a64[kept]).max())) if kept.any() else 1.0
-    return float(gap.max()) / scale if gap.size else 0.0, bool(np.array_equal(a, b, equal_nan=True))
 
 
 _CHILD = """

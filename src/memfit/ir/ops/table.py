@@ -14,7 +14,7 @@ from typing import Any
 
 from memfit.ir.program import Operation
 
-_TABLES = {"jax": "memfit.ir.ops.jax", "onnx": "memfit.ir.ops.onnx"}
+_TABLES = {"jax": "memfit.ir.ops.jax", "onnx": "memfit.ir.ops.onnx", "tf": "memfit.ir.ops.tensorflow"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,103 @@
+"""`optimize` of what is no ONNX file: SavedModel folders, .keras and .pt2 files, steps of JAX and TensorFlow.
+
+Each front end hands over a model with the same few methods (``SmallerModel``); the passes are those of ``passes.exact``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from memfit.analyses.lowering import numbers_for
+from memfit.api.model_files import SAVED_MODEL, kind_of, no_settings
+from memfit.api.optimizing import SIZE, projected_peak
+from memfit.api.programs import step_of_other
+from memfit.errors import TargetError, VerifyError
+from memfit.frameworks.comparing import Compared
+from memfit.ir.program import Program
+from memfit.passes.exact import Optimized
+from memfit.report.optimize_summary import ModelFigures, OptimizeReport
+
+TOLERANCE = 1e-4
+"""Largest relative difference of an output that rounding at other places explains; above it nothing is written."""
+Say = Callable[[str, int | None, int | None], None]
+
+
+class SmallerModel(Protocol):
+    """A front end's model before and after the passes."""
+
+    program: Program
+    optimized: Optimized
+
+    def before_bytes(self) -> int:
+        """Bytes of the original's files."""
+
+    def compare(self, bound: Mapping[str, int]) -> Compared:
+        """Outputs of both on the same inputs."""
+
+    def write(self, output: str | None) -> int:
+        """Write the new model; its bytes. None: write nothing that stays."""
+
+
+def optimize_other(
+    target: Any, output: str | None, bound: Mapping[str, int], settings: Mapping[str, Any] | None, *, verify: bool,
+    reorder: bool, say: Say, begun: float,
+) -> OptimizeReport:  # fmt: skip
+    """As ``api.optimizing.optimize``, which see."""
+    say("reading the model", None, None)
+    found = _smaller(target, bound, settings, reorder, lambda text: say(text, None, None))
+    seconds = time.perf_counter() - begun
+    compared = None
+    if verify:
+        say("checking the new model", None, None)
+        compared = found.compare(bound)
+        if not compared.max_error <= TOLERANCE:
+            what = "outputs of the optimised model"
+            raise VerifyError(what, f"a difference of at most {TOLERANCE}", compared.max_error)
+    written = found.write(output)
+    program, new = found.program, found.optimized.program
+    sizes = numbers_for(program, bound, default=SIZE)
+    before, after = (
+        ModelFigures(p.node_count, nbytes, p.constant_bytes, projected_peak(p, sizes))
+        for p, nbytes in ((program, found.before_bytes()), (new, written))
+    )
+    notes: tuple[str, ...] = ()
+    if found.optimized.refused:
+        notes = (f"left out, because constants + live peak would rise: {', '.join(found.optimized.refused)}",)
+    return OptimizeReport(
+        program.name, before, after, output, compared.max_error if compared else None, compared.equal if compared else None,
+        {name: sizes[name] for name in program.dimensions}, found.optimized.log, {}, seconds, notes,
+    )  # fmt: skip
+
+
+def _smaller(
+    target: Any, bound: Mapping[str, int], settings: Mapping[str, Any] | None, reorder: bool, say: Callable[[str], None]
+) -> SmallerModel:  # fmt: skip
+    kind = kind_of(target)
+    if kind:
+        no_settings(target, settings)
+    if kind in (".keras", SAVED_MODEL):
+        from memfit.frameworks.tensorflow.saved_model import captured_file
+
+        captured = captured_file(target)
+        from memfit.frameworks.tensorflow import optimizing as tensorflow
+
+        return tensorflow.Smaller(captured, str(target), bound, reorder, say)
+    if isinstance(target, Path) or (isinstance(target, str) and ":" not in Path(target).name):
+        why = "optimize takes a model file" if Path(target).exists() else "there is no such file or folder"
+        raise TargetError(str(target), why, "write the path of an .onnx file or a SavedModel folder")
+    found = step_of_other(target, settings)
+    if found is None:
+        hint = "export it as an .onnx file, or say how: --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE"
+        raise TargetError(str(target), "exact passes take no step of PyTorch's", hint)
+    name, step, framework = found
+    if framework == "tensorflow":
+        from memfit.frameworks.tensorflow import optimizing as tensorflow
+        from memfit.frameworks.tensorflow.steps import captured_step
+
+        return tensorflow.Smaller(captured_step(step, name), None, bound, reorder, say)
+    from memfit.frameworks.jax import optimizing as jax
+
+    return jax.Smaller(step, name, bound, reorder, say)
