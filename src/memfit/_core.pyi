@@ -189,7 +189,14 @@ def lowbit_product(
 ) -> None: ...
 def ring_here() -> bool: ...
 def read_pieces(
-    descriptor: int, offsets: Any, lengths: Any, targets: Any, memory: Any, file_bytes: int, depth: int, ring: bool,
+    descriptor: int,
+    offsets: Any,
+    lengths: Any,
+    targets: Any,
+    memory: Any,
+    file_bytes: int,
+    depth: int,
+    ring: bool,
     refused: int = -1,
 ) -> tuple[int, int]: ...
 def add_moments(values: Any, columns: int, into: Any) -> None: ...
