@@ -258,7 +258,7 @@ def memory_over_epochs(folder: Path) -> dict[str, Any]:
 
     before = private()
     loader = Loader(
-        folder / "images.set", 32, [cast("bfloat16")], shuffle=4, memory_budget="150MiB", access="direct", threads=1
+        folder / "images.set", 32, [cast("bfloat16")], shuffle=True, memory_budget="150MiB", access="direct", threads=1
     )
     held, order = [], 0
     for _ in range(10):

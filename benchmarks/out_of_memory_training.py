@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PICTURES, SIDE, BATCH = 40_000, 64, 64
-LIMIT, BUDGET = 128 << 20, 64 << 20
+LIMIT, BUDGET = 160 << 20, 96 << 20
 GROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -50,7 +50,7 @@ def train(folder: str, way: str, group: str, steps: int) -> None:
         Path(group, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     limited = way == "loader"
     loader = Loader(
-        folder, BATCH, {"image": [scale(1 / 255), channels("first")]} if limited else (), shuffle=4, seed=3, output="torch",
+        folder, BATCH, {"image": [scale(1 / 255), channels("first")]} if limited else (), shuffle=2, seed=3, output="torch",
         columns=["image", "label"] if limited else ["row", "label"], access="direct" if limited else "mapped",
         memory_budget=BUDGET if limited else None, threads=1,
     )  # fmt: skip
