@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memfit.api.layouts import compare_layouts
     from memfit.api.leaks import leaks
     from memfit.api.linting import lint
+    from memfit.api.locality import locality_verb as locality
     from memfit.api.machines import measure_machine
     from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
@@ -74,6 +75,7 @@ _WHERE = {
     "lint": "memfit.api.linting",
     "optimize": "memfit.api.optimizing",
     "measure_machine": "memfit.api.machines",
+    "locality": "memfit.api.locality",
     "leaks": "memfit.api.leaks",
     "watch": "memfit.api.watching",
     "plan": "memfit.api.planning",
@@ -110,6 +112,9 @@ _WHERE = {
     "VerifyError": "memfit.errors",
     "WeightFileError": "memfit.errors",
 }
+
+_UNDER = {"locality": "locality_verb"}
+"""Names of a module that are public under another one."""
 
 _FOLDERS = ("data", "paging")
 """Packages whose own names are public: ``memfit.paging.faults``, ``memfit.data.Loader``."""
@@ -152,6 +157,7 @@ __all__ = [
     "leaks",
     "lint",
     "load_compressed",
+    "locality",
     "measure_machine",
     "optimize",
     "paged",
@@ -169,7 +175,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+        return getattr(importlib.import_module(_WHERE[name]), _UNDER.get(name, name))
     if name in _FOLDERS:
         return importlib.import_module(f"memfit.{name}")
     raise AttributeError(f"module 'memfit' has no attribute {name!r}")

@@ -41,6 +41,7 @@ COMMANDS = {
     "lint": "What autograd keeps for nothing, with the bytes at stake, the line and the fix.",
     "leaks": "Does memory grow from step to step: what, who holds it, which line made it, and the fix.",
     "data": "Data sets larger than memory: make one of any source, its statistics, loaders over it.",
+    "locality": "Where an access pattern misses the caches, why, and a better order, proved by timing.",
     "machine": "The memory hierarchy here: sizes, ways, latency, bandwidth, measured and cross-checked.",
     "calibrate": "Measure on this machine what operations need inside.",
 }

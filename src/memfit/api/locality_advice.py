@@ -1,0 +1,122 @@
+"""What ``memfit.locality`` advises for kernels: the best variants found, timed against the program as written.
+
+Without a proof the first two projections are named. With one, everything that was found is timed, and what is faster by
+quartiles that do not overlap is advice, the fastest first; where nothing is, the best projection stays, without a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from memfit.analyses.cache_misses import Misses
+from memfit.analyses.miss_reasons import lower_bound_lines
+from memfit.fitting.chain_search import search_fusion
+from memfit.fitting.loop_search import Found, as_written, search
+from memfit.fitting.timed_kernel import Timed, time_chains
+from memfit.ir.kernel import Kernel, Variant
+from memfit.ir.kernel_chain import KernelChain
+from memfit.machine.cache import Hierarchy
+from memfit.machine.spec import Machine
+from memfit.report.locality_summary import AdviceRow
+
+WORTH = 1.03
+"""A change must be projected to save so much to be named without a measurement."""
+MOST_ROWS = 2
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A program that may replace the one as written."""
+
+    row: AdviceRow
+    chain: KernelChain
+
+
+def advice_for(
+    kernels: Sequence[Kernel], levels: Hierarchy, machine: Machine, touched: Mapping[str, int], *, prove: bool,
+    notes: list[str], progress: Any = None,
+) -> list[AdviceRow]:  # fmt: skip
+    """Rows of advice for each kernel, and for all of them fused; ``notes`` takes what was tried in vain."""
+    rows: list[AdviceRow] = []
+    best: list[Variant] = []
+    for kernel in kernels:
+        before = as_written(kernel, levels, machine)
+        found = search(kernel, levels, machine, progress=progress)
+        best.append(found[0].variant)
+        bound = lower_bound_lines([kernel], levels.levels[0], touched)
+        changes = [
+            _Change(_row(kernel, before, f, bound), KernelChain((kernel,), (f.variant,)))
+            for f in found
+            if before.seconds > WORTH * f.seconds or _fewer(f.misses, before.misses)
+        ]
+        rows += _judged(KernelChain((kernel,), (before.variant,)), changes, notes, prove=prove)
+    if len(kernels) > 1:
+        before_all, *fused = search_fusion(kernels, best, levels, machine)
+        bound = lower_bound_lines(kernels, levels.levels[0], touched)
+        changes = [
+            _Change(
+                AdviceRow(
+                    "all", f.words, {level.name: level.misses for level in f.misses.levels}, before_all.seconds / f.seconds,
+                    numerics="bit-exact" if len(f.chain.kernels) == 1 else "reassociating", over_bound=_over(f.misses, bound),
+                ),
+                f.chain,
+            )
+            for f in fused[:4]
+            if before_all.seconds > WORTH * f.seconds or _fewer(f.misses, before_all.misses)
+        ]  # fmt: skip
+        rows += _judged(before_all.chain, changes, notes, prove=prove)
+    return sorted(rows, key=lambda row: (row.kernel != "all", -(row.measured_speedup or 0)))
+
+
+def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *, prove: bool) -> list[AdviceRow]:
+    if not changes or not prove:
+        likely = sorted(changes, key=lambda change: -change.row.projected_speedup)
+        return [change.row for change in likely if change.row.projected_speedup > WORTH][:MOST_ROWS]
+    timed = time_chains([before, *(change.chain for change in changes)])
+    rows = [proved(change.row, timed[0], after) for change, after in zip(changes, timed[1:], strict=True)]
+    faster = sorted(
+        (row for row in rows if (row.measured_speedup or 0) > 1), key=lambda row: -(row.measured_speedup or 0)
+    )
+    if faster:
+        return faster[:MOST_ROWS]
+    open_rows = [row for row in rows if row.measured_speedup is None and row.projected_speedup > WORTH]
+    if not open_rows:
+        notes.append(
+            f"{rows[0].kernel}: {len(rows)} changes were timed and none is faster here than the order as written"
+        )
+    return sorted(open_rows, key=lambda row: -row.projected_speedup)[:1]
+
+
+def proved(row: AdviceRow, before: Timed, after: Timed) -> AdviceRow:
+    """The row with what was measured; a speedup only where the spreads do not overlap."""
+    apart = after.faster_than(before) or before.faster_than(after)
+    return replace(
+        row, measured_speedup=before.seconds / after.seconds if apart else None,
+        measured=f"{after.rounds} rounds" if apart else "no claim: the spreads overlap",
+        before_seconds=before.spread(), after_seconds=after.spread(),
+    )  # fmt: skip
+
+
+def _fewer(after: Misses, before: Misses) -> bool:
+    return after.levels[0].misses < 0.9 * before.levels[0].misses
+
+
+def _over(misses: Misses, bound: int | None) -> float | None:
+    return misses.levels[0].misses / bound if bound else None
+
+
+def _row(kernel: Kernel, before: Found, change: Found, bound: int | None) -> AdviceRow:
+    return AdviceRow(
+        kernel.name, change.variant.words(kernel), {level.name: level.misses for level in change.misses.levels},
+        before.seconds / change.seconds, numerics=numerics_of(kernel, change.variant), over_bound=_over(change.misses, bound),
+    )  # fmt: skip
+
+
+def numerics_of(kernel: Kernel, variant: Variant) -> str:
+    """Bit-exact where every element's terms are still added in their order."""
+    reductions = [name for name, _ in kernel.loops if name in kernel.reductions and kernel.extents[name] > 1]
+    kept = [name for name in variant.order if name in reductions]
+    tiled = [name for name, _ in variant.tiles if name in reductions]
+    return "bit-exact" if kept == reductions and (len(reductions) == 1 or not tiled) else "reassociating"
