@@ -167,9 +167,9 @@ class WeightPager:
                 self._let_go(chunks)
             else:
                 self._held.append((chunks, free))
-            if self._idle and (self._loose or self._held or self._waiting or self.memory.taken < self.frames):
-                if self._next_chunk() is not None:  # waking a thread for nothing costs more than looking
-                    self._work.notify()
+            room = self._loose or self._held or self._waiting or self.memory.taken < self.frames
+            if self._idle and room and self._next_chunk() is not None:  # waking a thread for nothing costs more
+                self._work.notify()
 
     def read_rows(self, stored: StoredTensor, file: int, rows: Sequence[int], target: memoryview) -> None:
         """Rows of a weight of two dimensions, ascending, straight from its file into ``target`` (bytes).
