@@ -1,6 +1,6 @@
 """Loaders, statistics, scaling and tokens: memfit and what else installs here, sums checked, against this machine's limits.
 
-    python benchmarks/data_loading.py [FOLDER]      FOLDER: where some GB of made data may lie (default: a temporary one)
+    python benchmarks/data_loading.py [FOLDER [SECTION ...]]    FOLDER: where some GB may lie (default: a temporary one)
 
 Images: uint8 3x224x224, shuffled, batch 64, to float32 normalised, warm. *Limit*: the rows per second that a copy's memory
 traffic allows for the bytes read and written; *written*: that stores past the caches allow. CPU time counts children.
@@ -9,6 +9,7 @@ traffic allows for the bytes read and written; *written*: that stores past the c
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import statistics
 import sys
@@ -19,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers.data_loaders import BATCH, MEAN, PEERS, STD, MappedBatch
+from peers.data_loaders import BATCH, MEAN, PEERS, STD
 from record import write
 
 from memfit.data import Dataset, Loader, StandardScaler, TokenLoader, cast, convert, normalize
 from memfit.data.benching import memory_traffic
+from memfit.data.column_file import HEADER_BYTES
 from memfit.data.moments import Moments
 from memfit.data.order import Order, distinct_share
 from memfit.data.page_cache import forget, resident_bytes
 from memfit.data.schema import Column
+from memfit.data.staging import DirectColumn, staging_memory
 
 ROWS, EPOCHS = 4000, 4
 
@@ -67,12 +70,15 @@ def epochs(epoch: Callable[[], Any], check: np.ndarray[Any, Any] | None, times: 
     }  # fmt: skip
 
 
-def images(folder: Path) -> dict[str, Any]:
+def prepare(folder: Path) -> None:
     rng = np.random.default_rng(0)
     if not (folder / "images.npy").exists():
         np.save(folder / "images.npy", rng.integers(0, 256, (ROWS, 3, 224, 224), dtype=np.uint8))
     if not (folder / "images.set").exists():
         convert(folder / "images.npy", folder / "images.set")
+
+
+def images(folder: Path) -> dict[str, Any]:
     stored = np.load(folder / "images.npy", mmap_mode="r")
     sums = np.zeros(3)
     for part in np.array_split(stored, 20):
@@ -125,18 +131,149 @@ def cold(folder: Path) -> dict[str, Any]:
             rates.append(ROWS / (time.perf_counter() - began))
         table[name] = {"rows_per_second": max(rates), "page_cache_left": resident_bytes(file), "memory": loader.memory}
         loader.close()
-    stored = MappedBatch(str(folder / "images.npy"))
-    import os
-
-    descriptor = os.open(folder / "images.npy", os.O_RDONLY)
-    del stored
-    gc.collect()
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    began = time.perf_counter()
-    for batch in PEERS["torch DataLoader, a row at a time"](folder)():
-        batch.reshape(-1)[:: 1 << 16].sum()
-    table["torch DataLoader, a row at a time"] = {"rows_per_second": ROWS / (time.perf_counter() - began)}
+    for name in ("torch DataLoader, a row at a time", *COLD):
+        try:
+            epoch = PEERS[name](folder)
+            drop_all(folder)
+            began, seen = time.perf_counter(), 0
+            for batch in epoch():
+                seen += len(batch)
+                batch.reshape(-1)[:: 1 << 16].sum()
+            table[name] = {"rows_per_second": seen / (time.perf_counter() - began)}
+        except ImportError as error:
+            table[name] = {"absent": str(error)}
+        except Exception as error:
+            table[name] = {"failed": f"{type(error).__name__}: {error}"[:200]}
+        print("cold", name, table[name], flush=True)
     return table
+
+
+COLD = (
+    "webdataset (buffer 1,000)", "Hugging Face datasets", "LitData", "zarr", "Grain (2 threads)", "SPDL (2 threads)",
+    "tf.data (buffer 1,000, 2 threads)", "DALI (CPU, 2 threads)", "FFCV (2 threads, its own layout)",
+)  # fmt: skip
+
+
+def drop_all(folder: Path) -> None:
+    """Nothing of the prepared copies stays in the page cache, save what a peer holds mapped."""
+    gc.collect()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def larger(folder: Path) -> dict[str, Any]:
+    """150 KB rows of a file of 2.56 GB: 4,000 at random, and all in order; bytes per second, page cache left after each."""
+    rows = 17_000
+    if not (folder / "large.set").exists():
+        made = np.lib.format.open_memmap(folder / "large.npy", mode="w+", dtype=np.uint8, shape=(rows, 3, 224, 224))
+        small = np.load(folder / "images.npy", mmap_mode="r")
+        for start in range(0, rows, 1000):
+            made[start : start + 1000] = small[start % 4000 : start % 4000 + 1000]
+        made.flush()
+        del made
+        convert(folder / "large.npy", folder / "large.set")
+    data = Dataset(folder / "large.set")
+    file, row = data.file("large"), 150528
+    os.fsync(file.descriptor)
+    table: dict[str, Any] = {}
+
+    def measured(name: str, run: Callable[[], int]) -> None:
+        rates, left = [], 0
+        for _ in range(3):
+            forget(file)
+            before, began = read_bytes(), time.perf_counter()
+            seen = run()
+            rates.append(seen * row / (time.perf_counter() - began))
+            left, read = resident_bytes(file), read_bytes() - before
+        table[name] = {
+            "bytes_per_second": max(rates), "median": statistics.median(rates), "page_cache_left": left,
+            "read_for_each_byte": read / (seen * row),
+        }  # fmt: skip
+        print(name, table[name], flush=True)
+
+    def loader(shuffle: bool, way: str, most: int) -> Callable[[], int]:
+        made = Loader(data, BATCH, shuffle=shuffle, access=way, threads=2, ahead=3, tuples=True)
+
+        def run() -> int:
+            seen = 0
+            for (batch,) in made:
+                seen += len(batch)
+                batch.reshape(-1)[:: 1 << 12].sum()
+                if seen >= most:
+                    break
+            return seen
+
+        return run
+
+    def direct() -> int:
+        column, places = DirectColumn(file, row), np.random.default_rng(0).permutation(rows)[:4096]
+        memory = staging_memory(column.bytes_for(64, 64))
+        for start in range(0, len(places), 64):
+            picked = np.sort(places[start : start + 64])
+            column.read(picked, picked + 1, memory)
+        return len(places)
+
+    def mapped() -> int:
+        places = np.random.default_rng(0).permutation(rows)[:1024]
+        for at in places:
+            file.bytes[at * row : (at + 1) * row].copy()
+        return len(places)
+
+    def lagging() -> int:
+        block, at, dropped = bytearray(256 << 10), 0, 0
+        while at < file.value_bytes:
+            at += os.preadv(file.descriptor, [block], HEADER_BYTES + at)
+            if at - dropped >= (40 << 20):
+                os.posix_fadvise(
+                    file.descriptor, HEADER_BYTES + dropped, at - (32 << 20) - dropped, os.POSIX_FADV_DONTNEED
+                )
+                dropped = at - (32 << 20)
+        os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return rows
+
+    measured("random: io_uring, direct, alone", direct)
+    measured("random: memfit", loader(True, "direct", 4096))
+    measured("random: numpy.memmap", mapped)
+    measured("in order: pread, dropped 32 MiB behind", lagging)
+    measured("in order: memfit", loader(False, "sequential", rows))
+    return table
+
+
+def read_bytes() -> int:
+    """Bytes that this process had fetched from the disk."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def memory_over_epochs(folder: Path) -> dict[str, Any]:
+    """Private bytes (anonymous, of the kernel's count) after each of ten epochs of a data set four times the budget."""
+
+    def private() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous"))
+
+    before = private()
+    loader = Loader(
+        folder / "images.set", 32, [cast("bfloat16")], shuffle=True, memory_budget="150MiB", access="direct", threads=1
+    )
+    held, order = [], 0
+    for _ in range(10):
+        for batch in loader:
+            order += len(batch["images"])
+        del batch
+        held.append(private() - before)
+    stated = loader.memory
+    loader.close()
+    return {
+        "stated": stated,
+        "stated_private": stated["ring"] + stated["staging"],
+        "after_each_epoch": held,
+        "rows": order,
+    }
 
 
 def best(run: Callable[[], Any], times: int = 4) -> float:
@@ -149,8 +286,9 @@ def best(run: Callable[[], Any], times: int = 4) -> float:
 
 
 def columns() -> dict[str, Any]:
-    rows = 4_000_000
-    values = np.random.default_rng(0).standard_normal((rows, 64), dtype=np.float32) + np.float32(1000)
+    rows = 10_000_000
+    values = np.random.default_rng(0).standard_normal((rows, 64), dtype=np.float32)
+    values += np.float32(1000)
     true = np.mean([part.mean(0, dtype=np.float64) for part in np.array_split(values, 50)], axis=0)
     made = Moments(Column("x", "f4", (64,)))
 
@@ -206,21 +344,30 @@ def tokens(folder: Path) -> dict[str, Any]:
         x = np.stack([values[i : i + 1024].astype(np.int64) for i in starts])
         return x, np.stack([values[i + 1 : i + 1025].astype(np.int64) for i in starts])
 
+    def nano_reopened() -> Any:
+        import torch
+
+        again = np.memmap(folder / "tokens.bin", dtype=np.uint16, mode="r")
+        starts = torch.randint(len(again) - 1024, (32,))
+        x = torch.stack([torch.from_numpy(again[i : i + 1024].astype(np.int64)) for i in starts])
+        return x, torch.stack([torch.from_numpy(again[i + 1 : i + 1025].astype(np.int64)) for i in starts])
+
     def strided() -> None:
         made[:] = windows[rng.integers(0, len(values) - 1025, 32)]
 
     running = iter(TokenLoader(folder / "tokens.set", 1024, 32))
-    found: dict[str, list[float]] = {"memfit": [], "slices stacked (nanoGPT)": [], "NumPy strided": []}
+    found: dict[str, list[float]] = {"memfit": [], "slices stacked": [], "NumPy strided": []}
     for _ in range(5):  # in turn, so that a neighbour's load meets all
         for name, run in (
             ("memfit", lambda: next(running)),
-            ("slices stacked (nanoGPT)", nano),
+            ("slices stacked", nano),
+            ("map opened each time, tensors stacked (nanoGPT)", nano_reopened),
             ("NumPy strided", strided),
         ):
             used = time.process_time()
             for _ in range(400):
                 run()
-            found[name].append((time.process_time() - used) / 400 * 1e6)
+            found.setdefault(name, []).append((time.process_time() - used) / 400 * 1e6)
     return {name: {"microseconds": min(taken), "median": statistics.median(taken)} for name, taken in found.items()}
 
 
@@ -252,18 +399,24 @@ def tuned(folder: Path) -> dict[str, Any]:
     }
 
 
+SECTIONS: dict[str, Callable[[Path], Any]] = {
+    "larger": larger, "memory": memory_over_epochs, "tokens": tokens, "order": order_and_resume,
+    "columns": lambda folder: columns(), "tuner": tuned, "images": images, "cold": cold,
+}  # fmt: skip
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
-        result = {
-            "images": images(folder),
-            "cold": cold(folder),
-            "tokens": tokens(folder),
-            "order": order_and_resume(folder),
-        }
-        result["columns"], result["tuner"] = columns(), tuned(folder)
-        print(result)
-        write("data_loading", result)
+        prepare(folder)
+        result: dict[str, Any] = {}
+        for name in sys.argv[2:] or SECTIONS:
+            result[name] = SECTIONS[name](folder)
+            print(name, result[name], flush=True)
+            write(
+                "data_loading" if len(sys.argv) < 3 else f"data_loading-{name}",
+                {name: result[name]} if sys.argv[2:] else result,
+            )
 
 
 if __name__ == "__main__":

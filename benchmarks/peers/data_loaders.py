@@ -218,7 +218,13 @@ def ffcv_(folder: Path) -> Epoch:
         SimpleRGBImageDecoder(), NormalizeImage(MEAN.reshape(3), STD.reshape(3), np.dtype("f4")), ToTensor(), ToTorchImage(),
     ]  # fmt: skip
     loader = Loader(
-        str(place), batch_size=BATCH, num_workers=2, order=OrderOption.RANDOM, os_cache=True, pipelines={"image": steps}
+        str(place),
+        batch_size=BATCH,
+        num_workers=2,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=False,
+        pipelines={"image": steps},
     )
     return lambda: (batch for (batch,) in loader)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memfit.api.profiling import profile
     from memfit.api.replaying import replay
     from memfit.api.running import paged, run
+    from memfit.api.sweeping import sweep
     from memfit.api.tenants import domain, domains
     from memfit.api.watching import watch
     from memfit.errors import (
@@ -81,6 +82,7 @@ _WHERE = {
     "pool": "memfit.api.pooling",
     "replay": "memfit.api.replaying",
     "simulate_paging": "memfit.api.paging",
+    "sweep": "memfit.api.sweeping",
     "predict": "memfit.api.prediction",
     "profile": "memfit.api.profiling",
     "paged": "memfit.api.running",
@@ -166,6 +168,7 @@ __all__ = [
     "replay",
     "run",
     "simulate_paging",
+    "sweep",
     "watch",
 ]
 

@@ -52,7 +52,8 @@ KINDS = {
     "context-variable": "copies of a context",
     "subprocess": "child processes and their pipes",
     "generator": "generators put aside",
-    "class-registry": "classes that register themselves",
+    "class-registry": "classes, types and modules that are registered",
+    "growing-object": "one object that is replaced by a larger one, or grows itself",
 }
 
 

@@ -20,7 +20,7 @@ from memfit.observe.leak_loops import END, TURN, marked_code
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.probes import ArrayProbe, Probes
 from memfit.observe.retention import Retention
-from memfit.runtime.living import columns, columns_slowly, living
+from memfit.runtime.living import columns, columns_slowly, living, survey, survey_slowly
 
 PROBES = Probes([ArrayProbe()])
 
@@ -111,6 +111,18 @@ class TestCensus:
         for fast, slow in zip(columns(things), columns_slowly(things), strict=True):
             assert fast.tolist() == slow.tolist()
 
+    def test_the_survey_and_its_twin_count_alike(self):
+        kept = [Rows() for Rows in [type("Rows", (list,), {})] for _ in range(3)]
+        fast, slow = survey(), survey_slowly()
+        for found in (fast, slow):
+            numbers = dict(zip(found.kinds.tolist(), found.numbers.tolist(), strict=True))
+            assert numbers[id(type(kept[0]))] == 3
+            assert [id(thing) for thing in found.of_kind(type(kept[0]))] == [id(thing) for thing in kept]
+            assert all(type(found.objects[at]) is not tuple for at in found.first.tolist())
+            assert sum(numbers.values()) == len(found.objects) == len(found.address)
+        chosen = np.flatnonzero(np.isin(fast.address, [id(thing) for thing in kept]))
+        assert fast.length[chosen].tolist() == [0, 0, 0]
+
     def test_living_objects_are_all_but_tuples(self):
         kept, pair = [1], (2, [3])
         found = {id(thing) for thing in living()}
@@ -120,9 +132,9 @@ class TestCensus:
 
     def test_what_grew_between_two_looks(self):
         kept, still = [1], [1, 2]
-        first, _ = take({}, {}, 0, {})
+        first, _ = take({}, {}, (0, 0), {})
         kept.extend(range(10))
-        last, _ = take({}, {}, 0, {})
+        last, _ = take({}, {}, (0, 0), {})
         found = grown(first, last)
         assert found[id(kept)] == 10
         assert id(still) not in found

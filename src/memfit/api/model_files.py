@@ -1,6 +1,7 @@
 """Model files as targets: which files are programs that need no run, and how each kind is read.
 
 *.onnx                                    through ``frameworks.onnx``
+*.pt2                                     through ``frameworks.torch`` (what ``torch.export.save`` writes)
 a folder with saved_model.pb, *.keras     through ``frameworks.tensorflow``
 more kinds    a row in ``_READERS``: (module, function); the function takes a path and returns a Program
 """
@@ -24,12 +25,13 @@ from memfit.ir.trace import Category, Trace
 SAVED_MODEL = "SavedModel"
 _READERS: dict[str, tuple[str, str]] = {
     ".onnx": ("memfit.frameworks.onnx.capture", "program_of_file"),
+    ".pt2": ("memfit.frameworks.torch.exported_capture", "program_of_file"),
     ".keras": ("memfit.frameworks.tensorflow.saved_model", "program_of_file"),
     SAVED_MODEL: ("memfit.frameworks.tensorflow.saved_model", "program_of_file"),
 }
 
 _SAVED = ("saved_model.pb", "saved_model.pbtxt")
-PROCESS_BYTES = {".onnx": 62_000_000, ".keras": 640_000_000, SAVED_MODEL: 640_000_000}
+PROCESS_BYTES = {".onnx": 62_000_000, ".pt2": 260_000_000, ".keras": 640_000_000, SAVED_MODEL: 640_000_000}
 """Resident bytes of a process that has imported the runtime of such a file and loaded an empty model."""
 
 

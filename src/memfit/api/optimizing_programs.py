@@ -5,6 +5,7 @@ Each front end hands over a model with the same few methods (``SmallerModel``); 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,13 +86,17 @@ def _smaller(
         from memfit.frameworks.tensorflow import optimizing as tensorflow
 
         return tensorflow.Smaller(captured, str(target), bound, reorder, say)
+    if kind == ".pt2":
+        from memfit.frameworks.torch import exported_optimizing as exported
+        from memfit.frameworks.torch.exported_capture import captured_file as captured_pt2
+
+        return exported.Smaller(captured_pt2(target), bound, reorder, say)
     if isinstance(target, Path) or (isinstance(target, str) and ":" not in Path(target).name):
         why = "optimize takes a model file" if Path(target).exists() else "there is no such file or folder"
         raise TargetError(str(target), why, "write the path of an .onnx file or a SavedModel folder")
     found = step_of_other(target, settings)
     if found is None:
-        hint = "export it as an .onnx file, or say how: --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE"
-        raise TargetError(str(target), "exact passes take no step of PyTorch's", hint)
+        return _exported_here(target, bound, settings, reorder, say)
     name, step, framework = found
     if framework == "tensorflow":
         from memfit.frameworks.tensorflow import optimizing as tensorflow
@@ -101,3 +106,20 @@ def _smaller(
     from memfit.frameworks.jax import optimizing as jax
 
     return jax.Smaller(step, name, bound, reorder, say)
+
+
+def _exported_here(
+    target: Any, bound: Mapping[str, int], settings: Mapping[str, Any] | None, reorder: bool, say: Callable[[str], None]
+) -> SmallerModel:  # fmt: skip
+    """A step of PyTorch's at inference: exported into a folder that goes when the model goes."""
+    from memfit.api.prediction import step_builder
+    from memfit.frameworks.torch import exported_optimizing as exported
+
+    build, name = step_builder(target, settings)
+    step = build({})
+    say("exporting the model")
+    folder = tempfile.TemporaryDirectory(prefix="memfit-")
+    captured = exported.exported_step(step, name, folder.name)
+    made = exported.Smaller(captured, bound, reorder, say, has_file=False)
+    made.folder = folder
+    return made

@@ -113,6 +113,9 @@ def _of_program(
         raise TargetError(source.name, f"it has no open dimension {find_batch!r}", f"open: {dimensions}")
 
     def trace_at(made: ProgramSource, sizes: Mapping[str, int]) -> Trace:
+        traced = made.traced(sizes, place.kind == "gpu") if made.traced is not None else None
+        if traced is not None:
+            return traced
         trace = trace_of(made.program, sizes)
         if made.compiled is None or place.kind != "cpu":
             return trace

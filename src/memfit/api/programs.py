@@ -22,6 +22,7 @@ from memfit.frameworks.target import load_function, step_of
 from memfit.frameworks.which import framework_of
 from memfit.ir.program import Program
 from memfit.ir.step import Step
+from memfit.ir.trace import Trace
 
 _OTHERS = {"jax": "jax", "flax": "jax", "optax": "jax", "tensorflow": "tensorflow", "keras": "tensorflow"}
 
@@ -31,12 +32,15 @@ class ProgramSource:
     """``program`` and what is known around it. ``base``: resident bytes of a process before the first tensor.
 
     ``compiled``: bytes that the framework's compiler plans at numbers for the open dimensions, None where there is none.
+    ``traced``: one run under the framework's own eyes, (numbers, whether on an accelerator) -> Trace, or None where it
+    cannot be; the graph is used then.
     """
 
     name: str
     program: Program
     base: int
     compiled: Callable[[Mapping[str, int]], int] | None = None
+    traced: Callable[[Mapping[str, int], bool], Trace | None] | None = None
 
 
 def program_source(target: Any, settings: Mapping[str, Any] | None = None) -> ProgramSource | None:
@@ -47,6 +51,8 @@ def program_source(target: Any, settings: Mapping[str, Any] | None = None) -> Pr
     """
     if model_files.is_model_file(target):
         model_files.no_settings(target, settings)
+        if model_files.kind_of(target) == ".pt2":
+            return _exported(target)
         return ProgramSource(str(target), model_files.program_of(target), model_files.base_bytes(target))
     if isinstance(target, str) and ":" not in Path(target).name:
         return None
@@ -65,6 +71,18 @@ def program_source(target: Any, settings: Mapping[str, Any] | None = None) -> Pr
     from memfit.frameworks.tensorflow.steps import captured_step
 
     return ProgramSource(name, captured_step(step, name).program, PROCESS_BYTES)
+
+
+def _exported(target: str | Path) -> ProgramSource:
+    from memfit.frameworks.torch.exported_capture import captured_file
+    from memfit.frameworks.torch.exported_predicting import trace_of_exported
+
+    exported = captured_file(target)
+
+    def traced(numbers: Mapping[str, int], accelerator: bool) -> Trace | None:
+        return trace_of_exported(exported, numbers, accelerator=accelerator)
+
+    return ProgramSource(str(target), exported.program, model_files.base_bytes(target), traced=traced)
 
 
 def step_of_other(target: Any, settings: Mapping[str, Any] | None) -> tuple[str, Step, str] | None:

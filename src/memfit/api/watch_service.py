@@ -26,6 +26,8 @@ from memfit.ir.leak import LeakReport
 from memfit.observe.watcher import process_slope
 
 _LOOK_SHARE = 0.005
+_TRACED = 0.25
+"""Seconds for which births are noted, once, when growth is first seen."""
 _ASK_SECONDS = 60.0
 _LARGEST_ANSWER = 16 << 20
 _log = logging.getLogger("memfit")
@@ -76,6 +78,9 @@ class Service:
                 return
             with self._judging:
                 self.hunt.watcher.turn("time", name, "time")
+            while self.hunt.watcher.tracing and not self._stop.wait(min(self._seconds, _TRACED)):
+                with self._judging:
+                    self.hunt.watcher.hurry()
             if not self._alerted and time.monotonic() - checked >= 10 * self._seconds:
                 checked = time.monotonic()
                 self._alert()

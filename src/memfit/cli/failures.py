@@ -30,6 +30,7 @@ _EXTRAS = {
     "jax": "jax",
     "tensorflow": "tensorflow",
     "keras": "tensorflow",
+    "distributed": "dask",
 }
 _OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]

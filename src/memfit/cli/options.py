@@ -87,3 +87,33 @@ check_option = click.option("--check", is_flag=True, help="Exit 1 when the answe
 html_option = output_option("--html", text="Write one self-contained page.")
 perfetto_option = output_option("--perfetto", text="Write a trace for ui.perfetto.dev.")
 trace_option = output_option("--save-trace", "save_trace", text="Write every event (.npz).")
+
+
+def _swept(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    found: dict[str, tuple[Any, ...]] = {}
+    for pair in value:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip().isidentifier() or not text.strip():
+            raise click.BadParameter(f"{pair!r} sweeps nothing; write NAME=1..64, NAME=0..64..8 or NAME=512,1024")
+        found[name.strip()] = tuple(v for part in text.split(",") for v in _values(part.strip(), pair))
+    return found
+
+
+def _values(text: str, pair: str) -> Any:
+    if ".." not in text:
+        return parse_settings([f"value={text}"]).values()
+    ends = text.split("..")
+    if len(ends) not in (2, 3) or not all(end.strip().isdecimal() for end in ends):
+        raise click.BadParameter(f"{pair!r}: a range is FIRST..LAST or FIRST..LAST..STEP, in whole numbers")
+    first, last, step = (*map(int, ends), 1)[:3]
+    if step < 1 or last < first:
+        raise click.BadParameter(
+            f"{pair!r}: an empty range; write FIRST..LAST with FIRST <= LAST and a step of 1 or more"
+        )
+    return range(first, last + 1, step)
+
+
+sweep_option = click.option(
+    "--sweep", "swept", multiple=True, metavar="NAME=VALUES", callback=_swept,
+    help="A table over NAME=1..64, 8..64..8 or 512,1024; several give every combination.",
+)  # fmt: skip

@@ -17,6 +17,7 @@ from memfit.cli.options import (
     json_option,
     perfetto_option,
     settings_option,
+    sweep_option,
     trace_option,
 )
 from memfit.cli.outputs import write_memory_files
@@ -34,6 +35,8 @@ from memfit.report.terminal import draw_memory
     "--find-batch", is_flag=False, flag_value="batch", metavar="[NAME]",
     help="The largest value of the setting NAME (default: batch) that fits.",
 )  # fmt: skip
+@sweep_option
+@click.option("--cluster", metavar="ADDRESS", help="Predict a sweep on the workers of this dask scheduler.")
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps to trace.")
 @check_option
 @html_option
@@ -42,7 +45,7 @@ from memfit.report.terminal import draw_memory
 @json_option
 def command(
     target: str | None, settings: dict[str, Any], bound: dict[str, int], device: str, budget: int | None,
-    find_batch: str | None, steps: int,
+    find_batch: str | None, swept: dict[str, tuple[Any, ...]], cluster: str | None, steps: int,
     check: bool, html: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every byte of TARGET's step goes, before it runs: nothing is allocated.
@@ -56,6 +59,14 @@ def command(
     if target is None:
         raise click.UsageError("Missing argument 'TARGET': write file.py:function or package.module:function")
 
+    if swept:
+        if find_batch is not None or html is not None or perfetto is not None or save_trace is not None:
+            raise click.UsageError(
+                "--sweep gives a table; --find-batch, --html, --perfetto and --save-trace are of one prediction"
+            )
+        return _sweep(target, swept, settings, bound, device, budget, cluster, check)
+    if cluster is not None:
+        raise click.UsageError("--cluster is where a sweep runs; add --sweep NAME=VALUES")
     from memfit.api.prediction import predict  # here: it brings the framework, which --help must not wait for
 
     with progress_line() as progress:
@@ -73,3 +84,24 @@ def command(
     return Answer(
         report.to_json(), lambda console: draw_memory(console, report, written), no=check and report.fits is False
     )
+
+
+def _sweep(
+    target: str, swept: dict[str, tuple[Any, ...]], settings: dict[str, Any], bound: dict[str, int], device: str,
+    budget: int | None, cluster: str | None, check: bool,
+) -> Answer:  # fmt: skip
+    from memfit.api.sweeping import sweep
+    from memfit.report.terminal_sweep import draw_sweep
+
+    with progress_line() as progress:
+        report = sweep(
+            target,
+            swept,
+            settings=settings,
+            bound=bound,
+            device=device,
+            budget=budget,
+            cluster=cluster,
+            progress=progress,
+        )
+    return Answer(report.to_json(), lambda console: draw_sweep(console, report), no=check and not report.fits)

@@ -21,7 +21,9 @@ _LARGE_PAGE = 2 << 20
 
 def fresh_memory(nbytes: int) -> NDArray[np.uint8]:
     """Anonymous memory at a page's start, on large pages where the system has them; touched, so that it is there."""
-    mapped = mmap.mmap(-1, max(align(nbytes, mmap.PAGESIZE), mmap.PAGESIZE))
+    # Python's default is memory shared with children, which systems rarely give large pages.
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    mapped = mmap.mmap(-1, max(align(nbytes, mmap.PAGESIZE), mmap.PAGESIZE), flags=private)
     if nbytes >= _LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         mapped.madvise(mmap.MADV_HUGEPAGE)
     memory: NDArray[np.uint8] = np.frombuffer(mapped, np.uint8)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,11 @@ class Probe:
         """Words of ``leak_kinds`` that hold for the object: ``graph``, ``view``, ``context``, ``mapped``."""
         return ()
 
-    def shared(self) -> set[int]:
-        """Keys of memory that lives now, so that what is built upon it later is not charged with it."""
+    def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
+        """Keys of memory that lives now, so that what is built upon it later is not charged with it.
+
+        ``living`` gives the living objects of a type and of those derived from it.
+        """
         return set()
 
     def stuck(self, old: Longs) -> Iterable[Stuck]:

@@ -22,8 +22,8 @@ import numpy as np
 
 from memfit.machine.own_code import is_users_file, place
 from memfit.observe.held_bytes import newest
-from memfit.observe.leak_census import Longs, length_of
-from memfit.runtime.living import columns, living
+from memfit.observe.leak_census import Look, length_of
+from memfit.runtime.living import survey
 
 LONGEST = 6.0
 _FRAMES = 12
@@ -50,8 +50,8 @@ class LineWindow:
         self.open = False
 
     def start(self, frame: FrameType | None) -> bool:
-        """Begin; False where somebody else traces already."""
-        if sys.gettrace() is not None:
+        """Begin; False where somebody else traces already, or where no code of the user's is running in this thread."""
+        if sys.gettrace() is not None or frame is None:
             return False
         self._until = time.perf_counter() + LONGEST
         while frame is not None:
@@ -114,12 +114,12 @@ class LineWindow:
 
 
 class BirthWindow:
-    """Notes where objects are made, between ``start`` and ``stop``."""
+    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older."""
 
-    def __init__(self, containers: Sequence[Any], kinds: set[int]) -> None:
+    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look) -> None:
         self._containers = list(containers)
         self._kinds = kinds
-        self._before: Longs = np.zeros(0, np.int64)
+        self._before: Look | None = before
         self.started = 0.0
         self.open = False
         self.of_container: dict[int, Counter[str]] = {}
@@ -129,7 +129,6 @@ class BirthWindow:
         """Begin; False where ``tracemalloc`` is in use already."""
         if tracemalloc.is_tracing():
             return False
-        self._before = np.sort(columns(living())[0])
         tracemalloc.start(_FRAMES)
         self.started = time.perf_counter()
         self.open = True
@@ -144,25 +143,23 @@ class BirthWindow:
             lines = self.of_container.setdefault(id(container), Counter())
             for element in newest(container, _SAMPLED):
                 lines.update(filter(None, (_birth(part) for part in _parts(element))))
-        if self._kinds:
-            self._ask_kinds()
+        if self._kinds and self._before is not None:
+            self._ask_kinds(self._before)
         tracemalloc.stop()
         self._containers = []
-        self._before = np.zeros(0, np.int64)
+        self._before = None
 
-    def _ask_kinds(self) -> None:
-        objects = living()
-        address, kind, _ = columns(objects)
-        place_before = np.minimum(np.searchsorted(self._before, address), max(0, len(self._before) - 1))
-        fresh = self._before[place_before] != address if len(self._before) else np.ones(len(address), bool)
-        chosen = np.flatnonzero(fresh & np.isin(kind, np.fromiter(self._kinds, np.int64, len(self._kinds))))
+    def _ask_kinds(self, before: Look) -> None:
+        seen = survey()
+        wanted = np.isin(seen.kind, np.fromiter(self._kinds, np.int64, len(self._kinds)))
+        chosen = np.flatnonzero(wanted & ~before.has(seen.address))
         asked: Counter[int] = Counter()
         for index in chosen[::-1].tolist():
-            thing = objects[index]
-            if asked[int(kind[index])] < _SAMPLED:
+            thing = seen.objects[index]
+            if asked[int(seen.kind[index])] < _SAMPLED:
                 line = _birth(thing)
                 if line:
-                    asked[int(kind[index])] += 1
+                    asked[int(seen.kind[index])] += 1
                     self.of_kind.setdefault(type(thing).__qualname__, Counter())[line] += 1
 
 

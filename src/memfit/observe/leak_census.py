@@ -4,7 +4,7 @@ Two looks at the same process, held side by side, tell which containers became l
 and which objects are new; no reference to a user's object is kept between them, only its address. Containers are lists,
 dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size; of objects that
 compiled code made (a pickler's memo, a parser's tree, ``itertools.cycle``) the number of what they refer to is the length.
-Cost of a look: about 10 ms per 100,000 objects, and 0.3 us for each object of a compiled type.
+Cost of a look: about 18 ms per 100,000 objects; what is sorted is sorted when it is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from types import (
     AsyncGeneratorType,
@@ -43,7 +44,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memfit.runtime.living import columns, living
+from memfit.runtime.living import Survey, survey
 
 Longs = npt.NDArray[np.int64]
 CACHE_TYPE = type(functools.lru_cache(lambda: None))
@@ -51,34 +52,51 @@ CACHE_TYPE = type(functools.lru_cache(lambda: None))
 
 @dataclass(frozen=True)
 class Look:
-    """One census. ``counts``: of every step source then; ``address`` is sorted, ``kind`` and ``length`` beside it.
+    """One census. ``counts``: of every step source then; ``given``: address, type and length of each object, as they came.
 
     ``caches``: address of an ``lru_cache`` -> (entries, bound or -1); ``named``: path of a name in the program -> size
-    (see ``named_sizes``); ``held``: bytes held by the process at the time; ``registers``: lists that only compiled code
+    (see ``named_sizes``); ``held``: ``resident``: bytes of the process then; ``registers``: lists that only compiled code
     sees, by name -> entries (``Probes.registers``).
     """
 
     when: float
     counts: dict[str, int]
-    address: Longs
-    kind: Longs
-    length: Longs
+    given: tuple[Longs, Longs, Longs]
     caches: dict[int, tuple[int, int]]
     named: dict[str, int]
     held: int = 0
+    resident: int = 0
     registers: dict[str, int] = field(default_factory=dict)
     types: Counted = field(default_factory=lambda: Counted({}))
 
+    @cached_property
+    def address(self) -> Longs:
+        """Addresses of all objects, sorted: only when asked for, which is seldom while the program runs."""
+        return np.sort(self.given[0])
+
+    @cached_property
+    def containers(self) -> tuple[Longs, Longs]:
+        """Addresses of the containers, sorted, and the length of each."""
+        address, _, length = self.given
+        chosen = np.flatnonzero(length >= 0)
+        address, length = address[chosen], length[chosen]
+        order = np.argsort(address)
+        return address[order], length[order]
+
     def thinned(self) -> Look:
         """The same with its containers only."""
-        keep = self.length >= 0
-        return replace(self, address=self.address[keep], kind=self.kind[keep], length=self.length[keep])
+        address, kind, length = self.given
+        keep = length >= 0
+        return replace(self, given=(address[keep], kind[keep], length[keep]))
 
     def lengths_at(self, addresses: Longs) -> Longs:
-        """Length of each container by address, -1 where it was not there."""
-        place = np.searchsorted(self.address, addresses)
-        place[place == len(self.address)] = 0
-        return np.where(self.address[place] == addresses, self.length[place], -1)
+        """Length of each container by address, -1 where there was none."""
+        known, length = self.containers
+        if not len(known):
+            return np.full(len(addresses), -1)
+        place = np.searchsorted(known, addresses)
+        place[place == len(known)] = 0
+        return np.where(known[place] == addresses, length[place], -1)
 
     def has(self, addresses: Longs) -> npt.NDArray[np.bool_]:
         """Which addresses held an object then."""
@@ -95,23 +113,22 @@ class Counted:
     by_type: dict[int, int]
 
 
-def take(counts: dict[str, int], named: dict[str, int], held: int, registers: dict[str, int]) -> tuple[Look, list[Any]]:
-    """Look now; returns the look and the list of all objects but tuples, to be dropped soon."""
-    objects = living()
-    address, kind, length = columns(objects)
-    _measure_compiled(objects, kind, length)
+def take(
+    counts: dict[str, int], named: dict[str, int], held: tuple[int, int], registers: dict[str, int]
+) -> tuple[Look, Survey]:
+    """Look now; returns the look, and the objects that it saw, to be dropped soon. ``held``: bytes held, and resident."""
+    seen = survey()
+    _measure_compiled(seen)
     caches: dict[int, tuple[int, int]] = {}
-    for place in np.flatnonzero(kind == id(CACHE_TYPE)).tolist():
+    for thing in seen.of_type(CACHE_TYPE):
         with contextlib.suppress(Exception):
-            info = objects[place].cache_info()
-            caches[int(address[place])] = (info.currsize, -1 if info.maxsize is None else info.maxsize)
-    order = np.argsort(address)
-    types, numbers = np.unique(kind, return_counts=True)
+            info = thing.cache_info()
+            caches[id(thing)] = (info.currsize, -1 if info.maxsize is None else info.maxsize)
     look = Look(
-        time.perf_counter(), dict(counts), address[order], kind[order], length[order], caches, named, held, registers,
-        Counted(dict(zip(types.tolist(), numbers.tolist(), strict=True))),
+        time.perf_counter(), dict(counts), (seen.address, seen.kind, seen.length), caches, named, *held, registers,
+        Counted(dict(zip(seen.kinds.tolist(), seen.numbers.tolist(), strict=True))),
     )  # fmt: skip
-    return look, objects
+    return look, seen
 
 
 _NO_CONTAINERS = frozenset({
@@ -141,17 +158,17 @@ def _holds_unseen(kind: type) -> bool:
     return not any("__slots__" in base.__dict__ for base in kind.__mro__)
 
 
-def _measure_compiled(objects: list[Any], kind: Longs, length: Longs) -> None:
-    """Put the lengths of compiled containers into ``length``; of a kind with very many objects none is one."""
-    numbers, first, counts = np.unique(kind, return_index=True, return_counts=True)
+def _measure_compiled(seen: Survey) -> None:
+    """Put the lengths of compiled containers among the lengths; of a kind with very many objects none is one."""
+    few = np.flatnonzero(seen.numbers <= _MOST_OF_A_KIND)
     wanted = [
         number
-        for number, at, count in zip(numbers.tolist(), first.tolist(), counts.tolist(), strict=True)
-        if count <= _MOST_OF_A_KIND and is_compiled_container(type(objects[at]))
+        for number, at in zip(seen.kinds[few].tolist(), seen.first[few].tolist(), strict=True)
+        if is_compiled_container(type(seen.objects[at]))
     ]
     referents = gc.get_referents
-    for place in np.flatnonzero(np.isin(kind, wanted)).tolist():
-        length[place] = len(referents(objects[place]))
+    for place in np.flatnonzero(np.isin(seen.kind, wanted)).tolist():
+        seen.length[place] = len(referents(seen.objects[place]))
 
 
 def length_of(thing: Any) -> int:
@@ -169,10 +186,9 @@ def length_of(thing: Any) -> int:
 
 def grown(first: Look, last: Look) -> dict[int, int]:
     """Containers (by address) that became longer from ``first`` to ``last``, and by how many."""
-    containers = last.length >= 0
-    address, length = last.address[containers], last.length[containers]
+    address, length = last.containers
     before = first.lengths_at(address)
-    same = first.has(address) & (before >= 0) & (length > before)
+    same = (before >= 0) & (length > before)
     return dict(zip(address[same].tolist(), (length - before)[same].tolist(), strict=True))
 
 

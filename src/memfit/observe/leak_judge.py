@@ -44,7 +44,7 @@ from memfit.observe.leak_suspects import Suspect, growing_caches, growing_contai
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
 from memfit.observe.watcher import FLOOR, Source, Watcher, process_slope
-from memfit.runtime.living import columns, living
+from memfit.runtime.living import survey
 
 _SAMPLE = 12
 _MOST_TARGETS = 400
@@ -95,8 +95,7 @@ class _Judge:
         self.garbage: leak_cycles.Garbage | None = None
         if final and self.slope.growing:  # before the walks, whose own objects would be among it
             self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, self.looks[0].address)
-        self.objects: list[Any] = living()
-        self.places = np.fromiter(map(id, self.objects), np.int64, len(self.objects))
+        self.seen = survey()
 
     def steps(self, look: Look) -> int:
         return look.counts.get(self.source.name, 0)
@@ -104,9 +103,9 @@ class _Judge:
     # -- containers and caches -----------------------------------------------------------------------------------
 
     def containers(self) -> None:
-        suspects = growing_containers(self.looks, self.objects, self.places, self.steps)
+        suspects = growing_containers(self.looks, self.seen, self.steps)
         suspects += growing_tables(self.looks, self.steps)
-        caches = growing_caches(self.looks, self.objects, self.steps)
+        caches = growing_caches(self.looks, self.seen, self.steps)
         for suspect in (*suspects, *caches):
             known = self.watcher.tracked.get(id(suspect.thing))
             if known is not None and len(known[1]) > len(suspect.points):
@@ -255,9 +254,7 @@ class _Judge:
 
     def _rising_kinds(self) -> dict[int, float]:
         found = {}
-        _, after, _ = columns(self.objects)  # since the collection: garbage does not count
-        kinds, numbers = np.unique(after, return_counts=True)
-        now = dict(zip(kinds.tolist(), numbers.tolist(), strict=True))
+        now = dict(zip(self.seen.kinds.tolist(), self.seen.numbers.tolist(), strict=True))  # garbage does not count
         for kind, points in rising_types(self.looks, self.steps).items():
             if kind in now:  # tuples are not among the objects
                 points[-1] = (points[-1][0], min(points[-1][1], now[kind]))
@@ -271,9 +268,9 @@ class _Judge:
         chosen = sorted(kinds, key=lambda kind: -kinds[kind])[: 4 * _MOST_KINDS]
         found: dict[int, list[Any]] = defaultdict(list)
         wanted = set(chosen)
-        fresh = ~self.looks[0].has(np.asarray(self.places))
+        fresh = ~self.looks[0].has(self.seen.address)
         for index in np.flatnonzero(fresh)[::-1].tolist():
-            thing = self.objects[index]
+            thing = self.seen.objects[index]
             kind = id(type(thing))
             if kind in wanted and len(found[kind]) < _SAMPLE and not type(thing).__module__.startswith("memfit."):
                 found[kind].append(thing)
@@ -327,7 +324,7 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     if not findings and court.slope.growing is None:
         leaking = None
         notes.append("not enough steps to tell")
-    court.objects = []
+    court.seen.objects.clear()
     watcher.judged_at = source.count
     watcher.own_seconds += time.thread_time() - began
     return Judgement(leaking, findings, court.quiet[:20], court.slope, source.name, source.count, notes)

@@ -136,10 +136,10 @@ def orphans(court: _Judge) -> None:
 
 
 def _unreached(court: _Judge, kinds: dict[int, float]) -> list[Any]:
-    fresh = ~court.looks[0].has(np.asarray(court.places))
+    fresh = ~court.looks[0].has(court.seen.address)
     found = []
     for index in np.flatnonzero(fresh).tolist():
-        thing = court.objects[index]
+        thing = court.seen.objects[index]
         kind = type(thing)
         if id(kind) in kinds and id(thing) not in court.reached and not kind.__module__.startswith("memfit."):
             found.append(thing)

@@ -16,6 +16,7 @@ import numpy as np
 
 from memfit.observe.leak_census import CACHE_TYPE, Look, grown
 from memfit.observe.named_values import named_values
+from memfit.runtime.living import Survey
 
 LEAST_RATE = 0.02
 """Elements per step below which one container says nothing."""
@@ -51,11 +52,11 @@ def levels_off(points: Sequence[tuple[int, float]]) -> bool:
     return whole <= 0 or late < _LEVEL * whole
 
 
-def growing_containers(looks: Sequence[Look], objects: list[Any], places: Any, steps: Steps) -> list[Suspect]:
+def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps) -> list[Suspect]:
     """Containers that grew from the first look at which they were there to the last, most grown first.
 
     Args:
-        looks: at least two, in order; ``objects`` are those of the last, ``places`` their addresses in that order.
+        looks: at least two, in order; ``seen``: the objects of the last, or later ones.
         steps: the step of a look.
     """
     last = looks[-1]
@@ -65,10 +66,10 @@ def growing_containers(looks: Sequence[Look], objects: list[Any], places: Any, s
             gained.setdefault(address, number)
     order = sorted(gained, key=lambda address: -gained[address])[:_MOST]
     wanted = set(order)
-    chosen = np.flatnonzero(np.isin(places, np.fromiter(wanted, np.int64, len(wanted)))).tolist()
+    chosen = np.flatnonzero(np.isin(seen.address, np.fromiter(wanted, np.int64, len(wanted)))).tolist()
     found: dict[int, Suspect] = {}
     for index in chosen:
-        thing = objects[index]
+        thing = seen.objects[index]
         if not type(thing).__module__.startswith("memfit."):
             found[id(thing)] = Suspect(thing)
     addresses = np.fromiter(found, np.int64, len(found))
@@ -81,12 +82,12 @@ def growing_containers(looks: Sequence[Look], objects: list[Any], places: Any, s
     return [found[address] for address in order if address in found]
 
 
-def growing_caches(looks: Sequence[Look], objects: list[Any], steps: Steps) -> list[Suspect]:
+def growing_caches(looks: Sequence[Look], seen: Survey, steps: Steps) -> list[Suspect]:
     """Caches of ``functools`` with more entries than before."""
     last = looks[-1].caches
     found = []
-    for thing in objects:
-        if type(thing) is CACHE_TYPE and id(thing) in last:
+    for thing in seen.of_type(CACHE_TYPE):
+        if id(thing) in last:
             points = [(steps(look), look.caches[id(thing)][0]) for look in looks if id(thing) in look.caches]
             if len(points) >= 2 and points[-1][1] > points[0][1]:
                 found.append(Suspect(thing, points, _late_rate(points)))

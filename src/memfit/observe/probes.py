@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import mmap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -112,11 +112,11 @@ class Probes:
         """All answers."""
         return tuple(word for probe in self._probes for word in probe.facts(thing))
 
-    def shared(self) -> set[int]:
+    def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """All answers."""
         found: set[int] = set()
         for probe in self._probes:
-            found |= probe.shared()
+            found |= probe.shared(living)
         return found
 
     def stuck(self, old: Longs) -> list[Stuck]:

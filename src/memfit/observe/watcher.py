@@ -1,14 +1,15 @@
 """Watches a running program: counts what repeats, samples how much is held, and looks closely at a few moments.
 
     every turn          a counter; a sample of the levels, at first always, then once in 2.5 % more turns
-    at steps 3, 6, 12.. a look (``leak_census``): containers, types, names
-    after the 2nd look  two windows of a few steps: who grows on which line, what is born on which line
+    at steps 3, 6, 11.. a look (``leak_census``): containers, types, names
+    once it grows       two windows of a few steps: who grows on which line, what is born on which line
     when a loop ends    the judgement (``leak_judge``), while the variables of its function are still there
 
 Which counter is the step is decided by what repeats: a declared step, else optimizer steps, else the outermost loop of
 the program that turned at least ``ENOUGH`` times, else a data loader, else time. What the watching allocates is measured
-and taken off. Cost: about 40 samples for every doubling of the steps, 50 us each; looks at most 2 % of the time beyond a
-fixed allowance of 0.3 s a program.
+and taken off. Cost: about 40 samples for every doubling of the steps, 50 us each; two looks, 18 ms each per 100,000
+objects, and further ones as soon as all together come to no more than 2 % of the time since. A program that holds no
+more than before is never traced.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.probes import Probes
 from memfit.observe.retention import program_roots
+from memfit.runtime.living import Survey
 
 FLOOR = 512
 """Bytes a step below which growth is not worth a word."""
@@ -40,6 +42,11 @@ ENOUGH = 20
 WINDOW_STEPS = 3
 _MOST_SAMPLES = 1200
 _MOST_LOOKS = 12
+_FREE_LOOKS = 2
+_QUICK = 0.3
+"""Elements per step from which a container's growth is looked into although the process does not grow."""
+_ALLOWANCE = 0.05
+"""CPU seconds that looks may come to, beside their share of the time."""
 _FACTOR = 1.7
 _STEADY = 8
 _DENSITY = 40
@@ -103,7 +110,7 @@ class Watcher:
         self.birth_window: BirthWindow | None = None
         self.line_steps = self.birth_steps = 0
         self.workers: dict[int, list[tuple[int, int]]] = {}
-        self.own_seconds = 0.0
+        self.own_seconds = self._look_seconds = 0.0
         self.began = time.perf_counter()
         self.on_look: Callable[[], None] = lambda: None
         self.judged_at = 0
@@ -202,51 +209,64 @@ class Watcher:
         last = self.looks[-1].counts.get(source.name, 0) if self.looks else 0
         if source.count < max(_FIRST_TIME if source.kind == "time" else 3, _FACTOR * last):
             return
-        elapsed = time.perf_counter() - self.began
-        if len(self.looks) >= 4 and self.own_seconds > 0.3 + self._share * elapsed:
+        elapsed = time.perf_counter() - source.first
+        if (
+            len(self.looks) >= _FREE_LOOKS
+            and self.own_seconds + self._look_seconds > _ALLOWANCE + self._share * elapsed
+        ):
             return
-        before = self.meter.read()
-        objects, places = self.look()
+        before, began = self.meter.read(), time.thread_time()
+        seen = self.look()
         if self._closely and len(self.looks) >= 2 and self.line_window is None:
-            self._open_windows(source, objects, places)
-        del objects, places
+            self._trace_if_growing(source, seen)
+        del seen
+        self._look_seconds = time.thread_time() - began
         self.meter.exclude(before)
         if self.line_window is not None and self.line_window.open:
             self.line_window.begin_here()
         self.on_look()
 
-    def look(self) -> tuple[list[Any], Any]:
-        """Look now; returns the objects of the look and their addresses."""
-        held = self.meter.read().held
+    def look(self) -> Survey:
+        """Look now; returns what was seen."""
+        level = self.meter.read()
         probes = self.probes()
         named = named_sizes(_names(), probes.size)
         counts = {source.name: source.count for source in self.sources.values()}
-        look, objects = take(counts, named, held, {one.holder: one.entries for one in probes.registers()})
+        registers = {one.holder: one.entries for one in probes.registers()}
+        look, seen = take(counts, named, (level.held, level.resident), registers)
         if not self.looks:
-            self.shared = probes.shared()
-        places = np.fromiter(map(id, objects), np.int64, len(objects))
+            self.shared = probes.shared(seen.of_kind)
         if len(self.looks) > 1:
             self.looks[-1] = self.looks[-1].thinned()
         self.looks.append(look)
         if len(self.looks) > _MOST_LOOKS:
             del self.looks[2]
-        return objects, places
+        return seen
 
-    def _open_windows(self, source: Source, objects: list[Any], places: Any) -> None:
+    def _trace_if_growing(self, source: Source, seen: Survey) -> None:
+        """Open the windows, unless neither the process nor any container holds more than at an earlier look."""
+
         def steps(look: Look) -> int:
             return look.counts.get(source.name, 0)
 
-        span = max(1, steps(self.looks[-1]) - steps(self.looks[-2]))
-        suspects = [s for s in growing_containers(self.looks[-2:], objects, places, steps) if s.rate >= LEAST_RATE]
+        last = self.looks[-1]
+        span = max(1, steps(last) - steps(self.looks[-2]))
+        more = any(
+            max(last.held - look.held, last.resident - look.resident) >= FLOOR * max(1, steps(last) - steps(look))
+            for look in self.looks[:-1]
+        )
+        suspects = [s for s in growing_containers(self.looks[-2:], seen, steps) if s.rate >= LEAST_RATE]
         suspects += growing_tables(self.looks[-2:], steps)
-        suspects += growing_caches(self.looks[-2:], objects, steps)
+        suspects += growing_caches(self.looks[-2:], seen, steps)
+        if not more and all(suspect.rate < _QUICK for suspect in suspects):
+            return
         for suspect in suspects[:200]:
             self.tracked[id(suspect.thing)] = (suspect.thing, list(suspect.points))
-        before, after = self.looks[-2].types.by_type, self.looks[-1].types.by_type
+        before, after = self.looks[-2].types.by_type, last.types.by_type
         kinds = {kind for kind, number in after.items() if number - before.get(kind, 0) >= 0.5 * span}
         things = [suspect.thing for suspect in suspects[:24]]
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
-        self.birth_window = BirthWindow(things, kinds)
+        self.birth_window = BirthWindow(things, kinds, last)
         self._window_end = source.count + WINDOW_STEPS
         self._line_from = source.count
         if not self.line_window.start(_users_frame()):
@@ -266,6 +286,20 @@ class Watcher:
                 self._birth_from = source.count
                 return
         self.close_windows()
+
+    @property
+    def tracing(self) -> bool:
+        """Whether a window is open."""
+        return bool(self._window_end)
+
+    def hurry(self) -> None:
+        """The open window has been open for long enough: close it, and open the next."""
+        source = self.leader()
+        if source is not None and self._window_end and self._busy.acquire(blocking=False):
+            try:
+                self._next_window(source)
+            finally:
+                self._busy.release()
 
     def close_windows(self) -> None:
         """End what is open; what was found stays."""

@@ -207,7 +207,10 @@ def graph_positions(program: Program) -> list[int | None]:
     for operation in program.operations:
         what = facts(operation)
         view = what.view >= 0 and what.view < len(operation.inputs) and bool(operation.inputs[what.view])
-        if view and not any(operation.outputs[1:]):
+        passed = dict(operation.attribute("shares", ()))
+        if view and not any(
+            name for index, name in enumerate(operation.outputs) if name and index and index not in passed
+        ):
             positions.append(None)
             continue
         positions.append(count)

@@ -1,12 +1,13 @@
 """The objects that Python's collector tracks, three columns about them (who, of which type, how long), a frame's variables.
 
 All run without a switch of threads, so that what they see is one moment, and no object is referred to while another
-thread is at work on it. Cost: about 20 ns an object.
+thread is at work on it. Cost: about 60 ns an object, nearly all of it the collector's own list of them.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -49,6 +50,44 @@ def columns_slowly(objects: list[Any]) -> tuple[Longs, Longs, Longs]:
         np.fromiter((id(type(thing)) for thing in objects), np.int64, count),
         np.fromiter(map(length, objects), np.int64, count),
     )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is living, in one moment. ``objects`` and three columns beside them (see ``columns``); of each type that occurs
+    its address (``kinds``), how many objects (``numbers``) and the index of one of them (``first``).
+    """
+
+    objects: list[Any]
+    address: Longs
+    kind: Longs
+    length: Longs
+    kinds: Longs
+    numbers: Longs
+    first: Longs
+
+    def of_type(self, kind: type) -> list[Any]:
+        """The objects of exactly one type."""
+        return [self.objects[index] for index in np.flatnonzero(self.kind == id(kind)).tolist()]
+
+    def of_kind(self, base: type) -> list[Any]:
+        """The objects of a type and of those derived from it."""
+        kinds = zip(self.kinds.tolist(), self.first.tolist(), strict=True)
+        wanted = [kind for kind, at in kinds if issubclass(type(self.objects[at]), base)]
+        return [self.objects[index] for index in np.flatnonzero(np.isin(self.kind, wanted)).tolist()]
+
+
+def survey() -> Survey:
+    """``living``, its ``columns`` and the types among them, in one pass."""
+    return Survey(*_core.survey(deque))
+
+
+def survey_slowly() -> Survey:
+    """The twin of ``survey``."""
+    objects = living()
+    address, kind, length = columns_slowly(objects)
+    kinds, first, numbers = np.unique(kind, return_index=True, return_counts=True)
+    return Survey(objects, address, kind, length, kinds, numbers, first)
 
 
 _FUNCTION = 0x1

@@ -83,7 +83,9 @@ class WeightPager:
         self._error: BaseException | None = None
         self._closed = False
         self._process = os.getpid()
-        self._change = threading.Condition()
+        lock = threading.RLock()
+        self._change, self._work = threading.Condition(lock), threading.Condition(lock)  # for the program, the reader
+        self._idle = False
         self._reader = threading.Thread(target=self._read, name="memfit-weights", daemon=True)
         try:
             self._reader.start()
@@ -140,7 +142,7 @@ class WeightPager:
     def _wait(self, chunks: tuple[int, ...]) -> None:
         begun = time.perf_counter()
         self._waiting.append(chunks)
-        self._change.notify_all()
+        self._work.notify()
         try:
             while not all(self._resident[chunk] for chunk in chunks):
                 self._change.wait()
@@ -165,7 +167,9 @@ class WeightPager:
                 self._let_go(chunks)
             else:
                 self._held.append((chunks, free))
-            self._change.notify_all()
+            room = self._loose or self._held or self._waiting or self.memory.taken < self.frames
+            if self._idle and room and self._next_chunk() is not None:  # waking a thread for nothing costs more
+                self._work.notify()
 
     def read_rows(self, stored: StoredTensor, file: int, rows: Sequence[int], target: memoryview) -> None:
         """Rows of a weight of two dimensions, ascending, straight from its file into ``target`` (bytes).
@@ -188,6 +192,7 @@ class WeightPager:
         with self._change:
             self._error = error
             self._change.notify_all()
+            self._work.notify()
 
     def close(self, *, keep_memory: bool = False) -> None:
         """Stop the reader and give all memory back, unless something still shows it; the counts stay."""
@@ -196,6 +201,7 @@ class WeightPager:
                 return
             self._closed = True
             self._change.notify_all()
+            self._work.notify()
         if os.getpid() == self._process:
             self._reader.join()
         if not keep_memory:
@@ -316,7 +322,9 @@ class WeightPager:
                 with self._change:
                     job = self._job()
                     while job is None and not self._closed:
-                        self._change.wait()
+                        self._idle = True
+                        self._work.wait()
+                        self._idle = False
                         job = self._job()
                     if self._closed or job is None:
                         return
@@ -337,7 +345,8 @@ class WeightPager:
                     self._resident[chunk] = 1
                     if not self._busy[chunk]:
                         self._loose[chunk] = None  # until reading ahead passes over it
-                    self._change.notify_all()
+                    if self._waiting:
+                        self._change.notify_all()
         except BaseException as error:
             with self._change:
                 self._error = error

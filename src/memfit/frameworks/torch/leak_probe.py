@@ -8,7 +8,7 @@ program has imported torch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from memfit.frameworks.torch import primitive_cache
 from memfit.ir.leak import Register, Stuck
 from memfit.ir.leak_probe import Probe
 from memfit.machine.own_code import place
-from memfit.runtime.living import columns, living
+from memfit.runtime.living import survey
 
 Longs = npt.NDArray[np.int64]
 TENSOR_BYTES = 450
@@ -79,10 +79,10 @@ class TorchProbe(Probe):
             return ("context",)
         return ()
 
-    def shared(self) -> set[int]:
+    def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """Addresses of all storages that live now."""
         found: set[int] = set()
-        for thing in _of_kind(torch.Tensor):
+        for thing in living(torch.Tensor):
             _storage_bytes(thing, found)
         return found
 
@@ -241,12 +241,8 @@ def _leads_to(start: Any, node: Any) -> bool:
 
 
 def _of_kind(base: Any) -> list[Any]:
-    """All living objects of a type or of what derives from it. Cost: 5 ms per 100,000 objects."""
-    objects = living()
-    _, kind, _ = columns(objects)
-    numbers, first = np.unique(kind, return_index=True)
-    wanted = [n for n, at in zip(numbers.tolist(), first.tolist(), strict=True) if issubclass(type(objects[at]), base)]
-    return [objects[index] for index in np.flatnonzero(np.isin(kind, wanted)).tolist()]
+    """All living objects of a type or of what derives from it. Cost: 18 ms per 100,000 objects."""
+    return survey().of_kind(base)
 
 
 def _is_tensor(thing: Any) -> bool:

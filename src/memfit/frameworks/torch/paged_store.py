@@ -8,6 +8,7 @@ pager's memory and holds a weight until nobody shows it any more.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ class WeightServer:
         """``base``: private memory of the process (bytes) before it, for ``private``."""
         self.pager, self.tensors, self.base = pager, tensors, base
         self.private = 0
-        self._statm = open(_STATM, "rb", buffering=0) if _STATM.exists() else None  # noqa: SIM115
+        self._statm = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC) if _STATM.exists() else -1
         self._real = [self._tensor(weight) for weight in range(len(tensors))]
         self._alone = [_holders(tensor) for tensor in self._real]
         self._versions = [tensor._version for tensor in self._real]
@@ -160,13 +161,15 @@ class WeightServer:
         """Close the pager; memory that a view of a weight still shows stays, as reading it would end the process."""
         shown = any(_holders(tensor) > alone for tensor, alone in zip(self._real, self._alone, strict=True))
         self.pager.close(keep_memory=shown)
+        if self._statm >= 0:
+            os.close(self._statm)
+            self._statm = -1
 
     def _measure(self) -> None:
         """Growth of the process's private memory at its largest so far: measured whenever an operation with weights ends."""
-        if self._statm is None:
+        if self._statm < 0:
             return
-        self._statm.seek(0)
-        resident, shared = self._statm.read().split()[1:3]
+        resident, shared = os.pread(self._statm, 128, 0).split()[1:3]
         self.private = max(self.private, (int(resident) - int(shared)) * _PAGE - self.base)
 
     def rows(self, weight: int, ids: torch.Tensor) -> torch.Tensor:

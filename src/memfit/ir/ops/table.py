@@ -14,7 +14,12 @@ from typing import Any
 
 from memfit.ir.program import Operation
 
-_TABLES = {"jax": "memfit.ir.ops.jax", "onnx": "memfit.ir.ops.onnx", "tf": "memfit.ir.ops.tensorflow"}
+_TABLES = {
+    "aten": "memfit.ir.ops.aten",
+    "jax": "memfit.ir.ops.jax",
+    "onnx": "memfit.ir.ops.onnx",
+    "tf": "memfit.ir.ops.tensorflow",
+}
 
 
 @dataclass(frozen=True, slots=True)
