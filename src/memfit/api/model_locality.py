@@ -1,7 +1,8 @@
 """``memfit.locality`` of a model: what memory limits here, and what another layout or fewer passes save, found by running.
 
 The roofline comes from the measured machine and the library's own speed. A change is advice only where the changed step gives
-the same results (to rounding) and its times do not overlap with the original's; the time at stake is what its operations took.
+the same results (to rounding), is faster by ``WORTH``, and its times do not overlap with the original's; the time at stake is
+what its operations took.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from memfit.frameworks.torch.op_costs import OpCost
 
 Progress = Callable[[str, int | None, int | None], None]
-CLOSE = 1e-3
-"""Results of a change may differ by so much of their largest value: sums in another order, no more."""
 FUSED_SHARE = 0.02
 """Fusion is compiled and timed where it is projected to save so much of the step."""
 ROUNDS, BUDGET = 11, 24.0
@@ -64,9 +63,9 @@ def model_locality(
         run = layouts.plain_run(step)
         say("running the step", None, None)
         run()
-        ops = op_costs(run)
-        held = layouts.held_bytes(run)
+        costs = op_costs(run, layouts.kept_tensors(run))
         room = layouts.possible(run) if advise else []
+    ops = costs.ops
     threads = speeds_here.threads()
     limits = roofline_of(here, speeds_here.float_operations(), speeds_here.memory_bandwidth(), threads)
     notes: list[str] = [] if threads > 1 else ["one thread: memory has one core's bandwidth"]
@@ -75,7 +74,7 @@ def model_locality(
         with target_named(name):
             advice = _Advisor(run, ops, limits, here, notes, say, prove=prove).rows(room)
     return LocalityReport(
-        name, here.name, sum(op.bytes // LINE for op in ops), _levels(ops, here), (), (), -(-held // LINE), LINE,
+        name, here.name, sum(op.bytes // LINE for op in ops), _levels(ops, here), (), (), -(-costs.least_bytes // LINE), LINE,
         tuple(advice), time.process_time() - begun, tuple((c.name, c.bytes) for c in here.caches), tuple(notes),
         tuple(_rows(ops, limits)), (limits.flops, limits.memory), sum(op.seconds for op in ops),
     )  # fmt: skip
@@ -146,15 +145,15 @@ class _Advisor:
             likely = [row for row in found if row.projected_speedup > WORTH]
             return sorted(likely, key=lambda row: -row.projected_speedup)
         singles = self.tried([(change,) for change in room])
-        good = [changes for changes, row in singles if (row.measured_speedup or 0) > 1]
-        rows = [row for _, row in singles if (row.measured_speedup or 0) > 1]
+        good = [changes for changes, row in singles if _saves(row)]
+        rows = [row for _, row in singles if _saves(row)]
         best = tuple(change for changes in good for change in changes)
         if len(good) > 1:
             together = self.tried([best])
-            rows += [row for _, row in together if (row.measured_speedup or 0) > 1]
+            rows += [row for _, row in together if _saves(row)]
         if stake > FUSED_SHARE * self.total and self._compiler():
             fused = self.tried([(*best, FUSED)])
-            rows += [row for _, row in fused if (row.measured_speedup or 0) > 1]
+            rows += [row for _, row in fused if _saves(row)]
         return sorted(rows, key=lambda row: -(row.measured_speedup or 0))
 
     def _compiler(self) -> bool:
@@ -175,7 +174,7 @@ class _Advisor:
             self.say(f"trying {' and '.join(changes)}", None, None)
             try:
                 other = layouts.changed(self.run, changes)
-                error = layouts.largest_difference(expected, layouts.result_of(other))
+                error = layouts.difference(expected, layouts.result_of(other))
             except MemfitError:
                 raise
             except Exception as problem:  # a model or a compiler may refuse any change, in any way
@@ -183,9 +182,9 @@ class _Advisor:
                     f"{_words(changes)}: it does not run so ({type(problem).__name__}: {_first(problem)})"
                 )
                 continue
-            if not error <= CLOSE:
+            if not error <= 1:
                 self.notes.append(
-                    f"{_words(changes)}: results differ by {error:.1e} of their largest, so it is no advice"
+                    f"{_words(changes)}: results differ by {error:.1e} times what rounding allows, so it is no advice"
                 )
                 continue
             ready.append((changes, other, error))
@@ -199,7 +198,7 @@ class _Advisor:
         for (changes, other, error), timed in zip(ready, after, strict=True):
             row = proved(self.row(changes, other, error), before, timed)
             found.append((changes, row))
-            if (row.measured_speedup or 0) <= 1:
+            if not _saves(row):
                 self.notes.append(f"{_words(changes)}: {_verdict(before, timed)}")
         return found
 
@@ -210,9 +209,9 @@ class _Advisor:
 
         misses: dict[str, int] = {}
         if other is not None and FUSED not in changes:
-            misses = {level.name: level.misses for level in _levels(op_costs(other, passes=0), self.machine)}
+            misses = {level.name: level.misses for level in _levels(op_costs(other, passes=0).ops, self.machine)}
         stake = min(self.stake(changes), 0.95 * self.total)
-        words = "not compared" if error is None else "bit-exact" if error == 0 else f"reassociating, {error:.1e} off"
+        words = "not compared" if error is None else "bit-exact" if error == 0 else "reassociating"
         return AdviceRow(
             "model",
             _words(changes),
@@ -256,6 +255,10 @@ _WORDS = {
 }
 
 
+def _saves(row: AdviceRow) -> bool:
+    return (row.measured_speedup or 0.0) > WORTH
+
+
 def _words(changes: tuple[str, ...]) -> str:
     return "; ".join(_WORDS[change] for change in changes)
 
@@ -268,4 +271,6 @@ def _verdict(before: Timed, after: Timed) -> str:
     times = f"{1000 * before.seconds:.3g} ms before, {1000 * after.seconds:.3g} ms after"
     if before.faster_than(after):
         return f"slower here ({times}), so it is no advice"
+    if after.faster_than(before):
+        return f"saves too little ({times}) to be advice"
     return f"no difference that outweighs the spread ({times}), so it is no advice"

@@ -23,12 +23,13 @@ def draw_locality(console: Console, report: LocalityReport, written: Sequence[st
     section(
         console, "Misses, simulated" if report.limits is None else "Lines moved, projected from the operations' tensors"
     )
-    drawn = table("", "holds", "accesses", "misses", "miss ratio", "written back")
+    simulated = report.limits is None
+    drawn = table("", "holds", "accesses", "misses", "miss ratio", *(["written back"] if simulated else []))
     sizes = dict(report.sizes)
     for level in report.levels:
         drawn.add_row(
             Text(level.name), format_bytes(sizes.get(level.name, 0)), f"{level.accesses:,}", f"{level.misses:,}",
-            f"{100 * level.misses / max(level.accesses, 1):.1f} %", f"{level.write_backs:,}",
+            f"{100 * level.misses / max(level.accesses, 1):.1f} %", *([f"{level.write_backs:,}"] if simulated else []),
         )  # fmt: skip
     show(console, drawn)
     if report.lower_bound_lines:

@@ -1,13 +1,14 @@
 """Changes of a step that move fewer bytes: channels last, batch norms folded, copies left out, fused kernels.
 
 Each is made on a copy of the model and gives a function that runs the changed step; whoever asks times it beside the original
-and compares ``result_of`` of both. Inputs stay as the user has them: what a change needs of them is done within the timed step.
+and compares ``result_of`` of both (``difference``). Inputs stay as the user has them: what a change needs of them is done within the timed step.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ FOLD = "batch norms folded"
 COPIES = "copies left out"
 FUSED = "fused"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_ALLOWED = {torch.bfloat16: 3e-2, torch.float16: 4e-3}
+"""Differences, of the largest magnitude, that sums in another order make; float32: 1e-3."""
 _NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 
 
@@ -62,16 +65,30 @@ class LayoutRun:
 
 
 def plain_run(step: Step) -> LayoutRun:
-    """The step as its user wrote it, without its optimizer.
+    """The step as its user wrote it, without its optimizer, on a copy of the model: running it changes nothing of the user's.
 
     Raises:
-        TargetError: the model is no module, or the step runs itself.
+        TargetError: the model is no module, is not on the processor, or the step runs itself.
     """
     if not isinstance(step.model, nn.Module) or step.run is not None:
         raise TargetError(
             "step", "its layouts can be changed only where memfit runs the model", "return a torch.nn.Module, no run"
         )
-    return LayoutRun(replace(step, optimizer=None))
+    run = LayoutRun(replace(step, model=copy.deepcopy(step.model), optimizer=None))
+    elsewhere = sorted({str(tensor.device) for tensor in kept_tensors(run) if tensor.device.type != "cpu"})
+    if elsewhere:
+        raise TargetError(
+            "step", f"it is on {', '.join(elsewhere)}, and layouts are judged on this machine's processor",
+            "build the model and its inputs on the CPU",
+        )  # fmt: skip
+    return run
+
+
+def kept_tensors(run: LayoutRun) -> list[torch.Tensor]:
+    """Parameters, buffers and inputs: what exists before and after each run."""
+    model = run.step.model
+    inputs = [leaf for leaf in tree_leaves(run.step.inputs) if isinstance(leaf, torch.Tensor)]
+    return [*model.parameters(), *model.buffers(), *inputs]
 
 
 def possible(run: LayoutRun) -> list[str]:
@@ -101,29 +118,44 @@ def changed(run: LayoutRun, changes: tuple[str, ...]) -> LayoutRun:
     return LayoutRun(replace(run.step, model=model), changes)
 
 
-def result_of(run: LayoutRun) -> list[torch.Tensor]:
-    """Outputs, and gradients of a training step, drawn with the same random numbers in every run."""
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: its outputs, and the gradients of a training step."""
+
+    outputs: list[torch.Tensor]
+    gradients: list[torch.Tensor]
+
+
+def result_of(run: LayoutRun) -> StepResult:
+    """Outputs and gradients, drawn with the same random numbers in every run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = [leaf.detach() for leaf in tree_leaves(_plain(run())) if isinstance(leaf, torch.Tensor)]
-    if is_training(run.step):
-        found += [p.grad.detach().clone() for p in run.step.model.parameters() if p.grad is not None]
-    return [tensor.float() if tensor.is_floating_point() else tensor for tensor in found]
+        outputs = [leaf.detach().clone() for leaf in tree_leaves(_plain(run())) if isinstance(leaf, torch.Tensor)]
+    if not is_training(run.step):
+        return StepResult(outputs, [])
+    return StepResult(outputs, [p.grad.detach().clone() for p in run.step.model.parameters() if p.grad is not None])
 
 
-def largest_difference(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
-    """The largest difference over the largest magnitude of each pair; infinite where they do not match; 0.0: the same bits."""
-    if len(first) != len(second):
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(first, second, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.numel() and not torch.equal(a, b):
-            scale = max(float(a.abs().max()), 1e-12)
-            off = float((a.double() - b.double()).abs().max()) / scale
-            worst = max(worst, off if off == off else float("inf"))
-    return worst
+def difference(first: StepResult, second: StepResult) -> float:
+    """The largest difference over the largest magnitude, of each output and of all gradients together, over what rounding in
+    their type allows (``_ALLOWED``): above 1.0 results differ, infinite where they do not match, 0.0: the same bits."""
+    groups = [([a], [b]) for a, b in zip(first.outputs, second.outputs, strict=False)]
+    groups.append((first.gradients, second.gradients))
+    if len(first.outputs) != len(second.outputs) or len(first.gradients) != len(second.gradients):
+        return math.inf
+    return max(_difference(a, b) for a, b in groups)
+
+
+def _difference(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
+    if all(a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        return 0.0
+    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(first, second, strict=True)):
+        return math.inf
+    pairs = [(a.double(), b.double()) for a, b in zip(first, second, strict=True) if a.numel()]
+    scale = max(max(float(a.abs().max()) for a, _ in pairs), 1e-12)
+    off = max(float((a - b).abs().max()) for a, b in pairs) / scale
+    allowed = max(_ALLOWED.get(a.dtype, 1e-3) for a in first)
+    return off / allowed if math.isfinite(off) else math.inf
 
 
 def _plain(value: Any) -> Any:
@@ -237,12 +269,3 @@ def _without_copies() -> Iterator[None]:
 
     with _patched("contiguous", same), _patched("view", viewed):
         yield
-
-
-def held_bytes(run: LayoutRun) -> int:
-    """Bytes of parameters, buffers, inputs and results: what any order of the step must move once."""
-    model = run.step.model
-    tensors = [*model.parameters(), *model.buffers()]
-    tensors += [leaf for leaf in tree_leaves((run.step.inputs, _plain(run()))) if isinstance(leaf, torch.Tensor)]
-    places = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(places.values())

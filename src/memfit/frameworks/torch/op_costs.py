@@ -1,8 +1,8 @@
 """What each operation of a running step takes: seconds, bytes it must move, floating point operations, and where it came from.
 
 A dispatch mode times every kernel of several passes over the same step; of each the middle time counts. Bytes are those of the
-distinct tensors read and written, views counted by what they show. Operations that only make views move nothing and are left
-out. Cost: the step's own time and about 10 us an operation, each pass.
+distinct tensors read and written, views counted by what they show, tables that are looked up by the rows taken. Operations that
+only make views move nothing and are left out. Cost: the step's own time and about 10 us an operation, each pass.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from memfit.ir.recording import PythonFrame
 
 PASSES = 3
 _ATTENTION = "_scaled_dot_product"
+_LOOKUPS = ("aten.embedding.", "aten.index.", "aten.index_select.", "aten.gather.", "aten.index_put", "aten.scatter")
+"""Operations that touch only a part of the largest tensor that they are given."""
 _FUSIBLE = ("norm", "softmax", "pad", "mean", "clone", "copy", "threshold")
 """Parts of names of operations that compilers fuse beside those that torch calls pointwise."""
 
@@ -50,6 +52,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.lines = lines
         self.found: list[OpCost] = []
+        self.read: dict[int, int] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,12 +67,22 @@ class _Recorder(TorchDispatchMode):
         written = _tensors(out)
         places = {t.untyped_storage().data_ptr() for t in read}
         fresh = [t for t in written if t.untyped_storage().data_ptr() not in places]
-        moved = sum(_shown(t) for t in _distinct([*read, *fresh]))
         name = str(func)
+        whole = list(_distinct(read))
+        moved = sum(_shown(t) for t in _distinct(fresh))
+        if name.startswith(_LOOKUPS) and whole:
+            table = max(whole, key=_shown)
+            whole = [t for t in whole if t is not table]
+            moved += min(_shown(table), moved + sum(_shown(t) for t in whole))
+        for tensor in whole:
+            size, address = _shown(tensor), tensor.untyped_storage().data_ptr()
+            self.read[address] = max(size, self.read.get(address, 0))
+            moved += size
         self.found.append(
             OpCost(
                 name, seconds, moved, _flops(func, args, kwargs, out, written), _copies(name, args),
-                torch.Tag.pointwise in func.tags or any(part in name for part in _FUSIBLE), _line() if self.lines else "", sum(_shown(t) for t in fresh),
+                torch.Tag.pointwise in func.tags or any(part in name for part in _FUSIBLE),
+                _line() if self.lines else "", sum(_shown(t) for t in fresh),
             )
         )  # fmt: skip
         return out
@@ -123,16 +136,32 @@ def _line() -> str:
     return ""
 
 
-def op_costs(run: Callable[[], Any], passes: int = PASSES) -> list[OpCost]:
-    """The operations of ``run``, which must do the same each time; it is run ``passes`` + 1 times, once where 0."""
+@dataclass(frozen=True)
+class StepCosts:
+    """The operations of a step; ``least_bytes``: what of parameters, inputs and results any order of them moves once."""
+
+    ops: list[OpCost]
+    least_bytes: int
+
+
+def op_costs(run: Callable[[], Any], kept: Iterable[torch.Tensor] = (), passes: int = PASSES) -> StepCosts:
+    """The operations of ``run``, which must do the same each time; it is run ``passes`` + 1 times, once where 0.
+
+    Args:
+        kept: tensors that exist before and after each run: parameters, buffers, inputs.
+    """
     with _Recorder(lines=True) as first:
-        run()
+        results = _tensors(run())
+    before = {tensor.untyped_storage().data_ptr() for tensor in kept}
+    made = {t.untyped_storage().data_ptr(): _shown(t) for t in results}
+    least = sum(first.read.get(address, 0) for address in before)
+    least += sum(size for address, size in made.items() if address not in before)
     timed = []
     for _ in range(passes):
         with _Recorder(lines=False) as recorder:
             run()
         timed.append([op.seconds for op in recorder.found])
     if not timed or any(len(seconds) != len(first.found) for seconds in timed):
-        return first.found
+        return StepCosts(first.found, least)
     middle = [statistics.median(column) for column in zip(*timed, strict=True)]
-    return [replace(op, seconds=seconds) for op, seconds in zip(first.found, middle, strict=True)]
+    return StepCosts([replace(op, seconds=s) for op, s in zip(first.found, middle, strict=True)], least)
