@@ -53,7 +53,8 @@ def locality_page(report: LocalityReport) -> str:
         f'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(f'memfit locality: {report.target}')}</title><style>{style}</style></head><body><main>"
-        f"{''.join(parts)}<footer>Written by memfit locality. Misses are {'projected' if model else 'simulated'}, times measured.</footer>"
+        f"{''.join(parts)}<footer>Written by memfit locality. Misses are {'projected' if model else 'simulated'}, "
+        "times measured.</footer>"
         "</main></body></html>\n"
     )
 

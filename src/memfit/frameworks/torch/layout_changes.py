@@ -1,7 +1,8 @@
 """Changes of a step that move fewer bytes: channels last, batch norms folded, copies left out, fused kernels.
 
 Each is made on a copy of the model and gives a function that runs the changed step; whoever asks times it beside the original
-and compares ``result_of`` of both (``difference``). Inputs stay as the user has them: what a change needs of them is done within the timed step.
+and compares ``result_of`` of both (``difference``). Inputs stay as the user has them: what a change needs of them is done
+within the timed step.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class _Recorder(TorchDispatchMode):
         if name.startswith(_LOOKUPS) and whole:
             table = max(whole, key=_shown)
             whole = [t for t in whole if t is not table]
-            moved += min(_shown(table), moved + sum(_shown(t) for t in whole))
+            moved += min(_shown(table), moved or sum(_shown(t) for t in whole))
         for tensor in whole:
             size, address = _shown(tensor), tensor.untyped_storage().data_ptr()
             self.read[address] = max(size, self.read.get(address, 0))
