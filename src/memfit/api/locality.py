@@ -7,7 +7,7 @@ memfit.locality.nest(loops, accesses, arrays)       an affine nest -> Nest, whic
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from memfit.analyses.patterns import PATTERNS, parse_pattern
 from memfit.analyses.reuse import reuse_of_nest
 from memfit.api.locality_advice import advice_for
 from memfit.api.locality_traces import analyse_trace, is_trace
+from memfit.api.model_locality import model_locality
 from memfit.errors import MachineError, NestError
 from memfit.fitting.timed_kernel import find_compiler
 from memfit.ir.kernel import Kernel
@@ -24,6 +25,7 @@ from memfit.ir.kernel_chain import as_written, lower_chain
 from memfit.ir.kernel_of_nest import kernel_of_nest
 from memfit.ir.nest import Access, ArraySpec, Loop, Nest, Sum, placed
 from memfit.ir.nest_source import nest_from_source
+from memfit.ir.step import Step
 from memfit.machine.cache import CacheLevel, Hierarchy, parse_hierarchy
 from memfit.machine.spec import Machine, load_machine
 from memfit.report.locality_summary import AdviceRow, LevelRow, LocalityReport, ReasonRow
@@ -35,7 +37,7 @@ MOST_REUSE = 3_000_000_000
 class Locality:
     """The verb ``memfit.locality`` and the makers of what it takes."""
 
-    def __call__(self, pattern: str | Nest, **settings: Any) -> LocalityReport:
+    def __call__(self, pattern: str | Nest | Step | Callable[..., Any], **settings: Any) -> LocalityReport:
         """See ``locality``."""
         return locality(pattern, **settings)
 
@@ -116,14 +118,15 @@ def _array(name: str, value: Any) -> ArraySpec:
 
 
 def locality(
-    pattern: str | Nest, *, machine: Machine | str | None = None, cache: Hierarchy | str | None = None,
-    settings: Mapping[str, int] | None = None, advise: bool = True, prove: bool | None = False,
-    progress: Any = None,
+    pattern: str | Nest | Step | Callable[..., Any], *, machine: Machine | str | None = None,
+    cache: Hierarchy | str | None = None, settings: Mapping[str, Any] | None = None, advise: bool = True,
+    prove: bool | None = False, progress: Any = None,
 ) -> LocalityReport:  # fmt: skip
     """Misses of a pattern by level and array, reasons, miss-ratio curve, lower bound, and what to change.
 
     Args:
-        pattern: "matmul:512" and the like, a file of Python loops (.py), of addresses (.npy), or a ``Nest``.
+        pattern: "matmul:512" and the like, a file of Python loops (.py), of addresses (.npy), or a ``Nest``; or a program (a
+            target, a Step): see ``memfit.api.model_locality``.
         machine: a ``Machine``, or what ``load_machine`` takes; None: this one, by the system's word.
         cache: levels in place of the machine's, such as "48KiB/12,1MiB/16".
         settings: numbers for names in a file of loops.
@@ -135,6 +138,12 @@ def locality(
 
     Cost: a second or two; as written, the simulation alone (see ``memfit.analyses.cache_misses``).
     """
+    if not isinstance(pattern, (str, Nest)) or (
+        isinstance(pattern, str) and not is_pattern(pattern) and ":" in pattern
+    ):
+        return model_locality(
+            pattern, machine=machine, settings=settings, advise=advise, prove=prove is not False, progress=progress
+        )
     start = time.process_time()
     here = machine if isinstance(machine, Machine) else load_machine(machine)
     levels = here.hierarchy() if cache is None else parse_hierarchy(cache) if isinstance(cache, str) else cache

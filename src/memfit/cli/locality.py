@@ -14,7 +14,7 @@ from memfit.files import write_atomically
 
 
 @click.command("locality")
-@click.argument("pattern")
+@click.argument("pattern", metavar="PATTERN|TARGET")
 @click.option(
     "--machine", metavar="NAME|FILE", help="A ready machine (memfit machine --list) or a file of memfit machine --json."
 )
@@ -34,20 +34,23 @@ def command(
 ) -> Answer:  # fmt: skip
     """Misses of PATTERN by level and array, why, how far from the least possible, and a better order, tiles, padding.
 
-    PATTERN is matmul:M[,N,K], conv:C,H,W,K,R[,nchw|nhwc|nchw8], attention:T[,D], reduction:M[,N[,AXIS]], transpose:M[,N],
+    TARGET is a program, file.py:function or package.module:function: which of its operations memory limits here, and which
+    layouts (channels last, folded norms, no copies, fusion) save time, found by running them.
+
+    A pattern is matmul:M[,N,K], conv:C,H,W,K,R[,nchw|nhwc|nchw8], attention:T[,D], reduction:M[,N[,AXIS]], transpose:M[,N],
     elementwise:N[,OPERATIONS], gather:ROWS,WIDTH,LOOKUPS, a file of Python loops over arrays (.py), or of recorded
     addresses (.npy).
     """
     from memfit.api.locality import is_pattern, locality, pattern_names
     from memfit.report.terminal_locality import draw_locality
 
-    if not is_pattern(pattern):
-        raise NestError(
-            repr(pattern),
-            "it is neither a pattern nor a file",
-            f"patterns are {', '.join(pattern_names())}; see --help",
-        )
-    numbers = {name: int(value) for name, value in settings.items() if isinstance(value, int)}
+    known = is_pattern(pattern)
+    if not known and ":" not in pattern:
+        names = ", ".join(pattern_names())
+        raise NestError(repr(pattern), "it is neither a pattern nor a target", f"patterns are {names}; see --help")
+    if not known and cache is not None:
+        raise click.UsageError("--cache is for patterns; a model runs on this machine")
+    numbers = {n: int(v) for n, v in settings.items() if isinstance(v, int)} if known else settings
     with progress_line() as progress:
         report = locality(
             pattern, machine=machine, cache=cache, settings=numbers, advise=not no_advice, prove=False if no_advice else prove,

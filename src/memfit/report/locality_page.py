@@ -12,6 +12,7 @@ from importlib import resources
 from memfit.report.locality_summary import AdviceRow, LocalityReport, locality_headline
 from memfit.units import format_bytes, format_seconds
 
+MOST_OPS = 10
 WIDTH, BAR, LEFT, RIGHT = 1000, 26, 250, 130
 _COLOURS = ("#2b6cb0", "#2f855a", "#b7791f", "#6b46c1")
 _STYLE = """
@@ -23,11 +24,20 @@ svg .axis { fill: var(--soft); font-size: 11.5px; } .grid { stroke: var(--line);
 
 def locality_page(report: LocalityReport) -> str:
     """The page of a report, as HTML text."""
-    facts = f"{escape(report.target)} on {escape(report.machine)}; simulated in {format_seconds(report.seconds)} of CPU time"
+    model = report.limits is not None
+    facts = f"{escape(report.target)} on {escape(report.machine)}; {format_seconds(report.seconds)} of CPU time"
     parts = [
         f"<header><div><h1>{escape(locality_headline(report))}</h1><p class='soft path'>{facts}</p></div></header>",
-        _section("Misses of each level, as written and as recommended (simulated)", _bars(report)),
-        _section("Time (measured on this machine)", _times(report))
+        _section("Operations: time (measured) and the least by the roofline (projected)", _ops(report))
+        if model
+        else "",
+        _section(
+            "Lines brought into each level (projected from the operations' tensors)"
+            if model
+            else "Misses of each level, as written and as recommended (simulated)",
+            _bars(report),
+        ),
+        _section("Time of the whole, in turns (measured on this machine)", _times(report))
         if any(a.after_seconds for a in report.advice)
         else "",
         _section("Why lines miss", _reasons(report)) if report.reasons else "",
@@ -43,7 +53,8 @@ def locality_page(report: LocalityReport) -> str:
         f'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(f'memfit locality: {report.target}')}</title><style>{style}</style></head><body><main>"
-        f"{''.join(parts)}<footer>Written by memfit locality. Misses are simulated, times measured.</footer>"
+        f"{''.join(parts)}<footer>Written by memfit locality. Misses are {'projected' if model else 'simulated'}, "
+        "times measured.</footer>"
         "</main></body></html>\n"
     )
 
@@ -88,6 +99,16 @@ def _times(report: LocalityReport) -> str:
             if not rows:
                 rows.append(("as written", advice.before_seconds[1], _spread(advice.before_seconds), _COLOURS[0]))
             rows.append((_short(advice), advice.after_seconds[1], _spread(advice.after_seconds), _COLOURS[1]))
+    return _bar(rows)
+
+
+def _ops(report: LocalityReport) -> str:
+    rows = []
+    for op in report.ops[:MOST_OPS]:
+        name = op.name.removeprefix("aten.").removesuffix(".default")
+        colour = _COLOURS[2] if op.bound == "memory" else _COLOURS[0]
+        rows.append((f"{name[:24]} x {op.calls}", op.seconds, f"{format_seconds(op.seconds)}, {op.bound}", colour))
+        rows.append(("least", op.floor_seconds, format_seconds(op.floor_seconds), _COLOURS[3]))
     return _bar(rows)
 
 
@@ -146,7 +167,8 @@ def _curve(report: LocalityReport) -> str:
 
 def _advice(report: LocalityReport) -> str:
     if not report.advice:
-        return "<p>Nothing better was found: the order as written is among the best.</p>"
+        what = "no change of layout saves time here" if report.limits else "the order as written is among the best"
+        return f"<p>Nothing better was found: {what}.</p>"
     out = []
     for row in report.advice:
         proof = (

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from memfit.units import format_seconds
+
 
 @dataclass(frozen=True)
 class LevelRow:
@@ -47,11 +49,36 @@ class AdviceRow:
     before_seconds: tuple[float, float, float] | None = None
     after_seconds: tuple[float, float, float] | None = None
     over_bound: float | None = None
+    stake_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """Operations of one name under one limit ("memory", "compute" or "call") in a model's step.
+
+    Attributes:
+        seconds: measured, of all ``calls``; ``floor_seconds``: the least by the roofline; bytes and flops in all.
+        line: where the longest of them was called.
+    """
+
+    name: str
+    bound: str
+    calls: int
+    seconds: float
+    floor_seconds: float
+    bytes: int
+    flops: float
+    line: str
 
 
 @dataclass(frozen=True)
 class LocalityReport:
-    """The analysis of one pattern. ``over_bound``: first-level misses over ``lower_bound_lines``."""
+    """The analysis of one pattern, or of a model.
+
+    Attributes:
+        ops: of a model, its operations by time; ``step_seconds``: of all of them.
+        limits: (float operations, bytes of memory) a second.
+    """
 
     target: str
     machine: str
@@ -65,6 +92,9 @@ class LocalityReport:
     seconds: float
     sizes: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    ops: tuple[OpRow, ...] = ()
+    limits: tuple[float, float] | None = None
+    step_seconds: float | None = None
 
     @property
     def over_bound(self) -> float | None:
@@ -73,6 +103,12 @@ class LocalityReport:
 
     def to_json(self) -> dict[str, Any]:
         """The promised keys and the rest."""
+        model: dict[str, Any] = {}
+        if self.limits is not None:
+            model = {
+                "ops": [vars(r) for r in self.ops], "step_seconds": self.step_seconds,
+                "roofline": {"flops": self.limits[0], "bandwidth": self.limits[1]},
+            }  # fmt: skip
         return {
             "target": self.target, "machine": self.machine, "accesses": self.accesses, "line": self.line,
             "levels": [
@@ -83,12 +119,14 @@ class LocalityReport:
             "curve": [{"lines": lines, "miss_ratio": ratio} for lines, ratio in self.curve],
             "lower_bound_lines": self.lower_bound_lines, "over_bound": self.over_bound,
             "advice": [{**vars(r), "misses": dict(r.misses)} for r in self.advice],
-            "seconds": self.seconds, "notes": list(self.notes),
+            "seconds": self.seconds, "notes": list(self.notes), **model,
         }  # fmt: skip
 
 
 def locality_headline(report: LocalityReport) -> str:
     """The answer in a sentence."""
+    if report.limits is not None:
+        return _model_headline(report)
     first = report.levels[0]
     share = 100 * first.misses / max(report.accesses, 1)
     text = f"{first.misses:,} of {report.accesses:,} accesses miss {first.name} ({share:.1f} %)"
@@ -96,11 +134,28 @@ def locality_headline(report: LocalityReport) -> str:
         text += f", {report.over_bound:.1f} times the least any order needs"
     proved = [row for row in report.advice if row.measured_speedup is not None]
     if proved:
-        best = max(proved, key=lambda row: row.measured_speedup or 0.0)
-        return f"{text}; {best.measured_speedup:.1f} times faster, measured, with {best.change}"
+        best = max(proved, key=lambda row: (row.kernel == "all", row.measured_speedup or 0.0))
+        part = (
+            f"{best.kernel}: "
+            if len({row.kernel for row in report.advice} - {"all"}) > 1 and best.kernel != "all"
+            else ""
+        )
+        return f"{text}; {best.measured_speedup:.1f} times faster, measured, with {part}{best.change}"
     if any(row.before_seconds for row in report.advice):
         return text + "; nothing faster was proved here"
     if report.advice:
         best = report.advice[0]
         return f"{text}; projected {best.projected_speedup:.1f} times faster with {best.change}"
     return text + "; nothing better was found"
+
+
+def _model_headline(report: LocalityReport) -> str:
+    total = report.step_seconds or 0.0
+    bound = sum(row.seconds for row in report.ops if row.bound == "memory")
+    text = f"memory limits {100 * bound / max(total, 1e-12):.0f} % of the step's {format_seconds(total)}"
+    if not report.advice:
+        return text + "; no change of layout saves time here"
+    best = report.advice[0]
+    if best.measured_speedup is not None:
+        return f"{text}; {best.measured_speedup:.2f} times faster, measured, with {best.change}"
+    return f"{text}; projected {best.projected_speedup:.2f} times faster with {best.change}"
