@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from memfit.api.planning import plan
 from memfit.errors import ProblemError
 from memfit.planners.problem import Memory, Piece, Placement, Problem
 from memfit.planners.table import parse_table, read_table, table_text
@@ -196,3 +197,11 @@ def test_a_placement_is_written_as_offsets_that_pin_when_read() -> None:
     text = table_text(problem, placement)
     assert text == "id,lower,upper,size,offset\nb1,0,3,4,0\nb2,3,9,4,8\n"
     assert parse_table(text).offset.tolist() == [0, 8]
+
+
+def test_a_last_row_without_line_end_is_noted(tmp_path: Path) -> None:
+    for end, noted in (("\n", False), ("\r\n", False), ("", True)):
+        path = tmp_path / "cut.csv"
+        path.write_bytes(f"id,lower,upper,size\na,0,4,100\nb,2,6,10{end}".encode())
+        notes = plan(path).notes
+        assert any("no line end" in note for note in notes) is noted

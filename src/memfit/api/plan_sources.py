@@ -142,8 +142,10 @@ def _file(path: Path, alignment: int | None, how: dict[str, Any]) -> Source:
     if suffix == ".csv":
         problem = read_table(path)
         ignored = problem.meta.get("ignored_columns", ())
-        notes = (f"columns that mean nothing here were left out: {', '.join(ignored)}",) if ignored else ()
-        return Source(_aligned(problem, alignment), name, notes)
+        notes = [f"columns that mean nothing here were left out: {', '.join(ignored)}"] if ignored else []
+        if problem.meta.get("unended"):
+            notes.append("the last row has no line end: if the file was cut off, its last number may be too small")
+        return Source(_aligned(problem, alignment), name, tuple(notes))
     if suffix == ".npz":
         return Source(problem_of_trace(Trace.load(path), **how), name)
     if suffix in (".json", ".json.gz"):

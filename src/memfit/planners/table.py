@@ -104,6 +104,8 @@ def parse_table(text: str, where: str = "table", capacity: int | None = None) ->
     meta: dict[str, Any] = {"source": where}
     if table.ignored:
         meta["ignored_columns"] = table.ignored
+    if table.unended:
+        meta["unended"] = True
     if table.has("hint"):
         meta["hint"] = table.integers("hint", -1)
     return Problem(
@@ -118,6 +120,7 @@ class _Table:
 
     def __init__(self, text: str, where: str) -> None:
         self.text, self.where = text, where
+        self.unended = "\n" in text.strip() and not text.endswith(("\n", "\r"))
         try:
             rows = [row for row in self._reader() if row]
         except csv.Error as error:
