@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memfit.data import Dataset, Loader, cast, channels, convert, normalize, one_hot, scale
+from memfit.data.page_cache import forget, resident_bytes
 from memfit.errors import BudgetError, DataError
 
 ROWS = 1000
@@ -172,7 +173,7 @@ def test_what_cannot_be_is_said(data: Dataset, tmp_path: Path) -> None:
 
 def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_crash(data: Dataset, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1000, 1024), np.float32))
-    for way in ("mapped", "direct"):
+    for way in ("mapped", "direct", "sequential"):
         made = convert(tmp_path / "x.npy", tmp_path / "cut", overwrite=True)
         with Loader(made, 10, access=way, shuffle=way == "mapped", threads=0) as loader:
             running = iter(loader)
@@ -180,6 +181,41 @@ def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_crash(data: Datase
             os.truncate(made.folder / "x.bin", 100_000)
             with pytest.raises(DataError, match="cut short"):
                 list(running)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("way", ["mapped", "sequential", "direct"])
+def test_no_more_buffers_are_made_than_stated(data: Dataset, way: str, threads: int) -> None:
+    with Loader(data, 64, columns=["image"], access=way, threads=threads) as loader:
+        for _ in range(2):
+            for batch in loader:
+                assert len(batch["image"])
+        made = sum(slot.memory.nbytes for slot in loader._ring._slots)
+        assert 0 < made <= loader.memory["ring"]
+
+
+def test_a_reader_in_order_copies_or_scales_rows_longer_than_its_memory(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 512, 1024, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", values)
+    made = convert(tmp_path / "x.npy", tmp_path / "d")
+    for steps, wanted in (([], values), ([scale(2.0)], values * np.float32(2))):
+        with Loader(made, 2, steps, access="sequential") as loader:
+            assert (np.concatenate([batch["x"] for batch in loader]) == wanted).all()
+            assert loader.memory["staging"] >= 3 << 19
+
+
+def test_a_reader_in_order_leaves_little_in_the_page_cache(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((96, 1 << 10, 1 << 8, 4), np.uint8))
+    made = convert(tmp_path / "x.npy", tmp_path / "d")
+    file = made.file("x")
+    os.fsync(file.descriptor)
+    forget(file)
+    if resident_bytes(file) > file.value_bytes // 2:
+        pytest.skip("this file system keeps its pages in memory")
+    with Loader(made, 4, access="sequential", threads=0) as loader:
+        most = max(resident_bytes(file) for _ in loader)
+        assert most <= loader.memory["cache"]
+    assert resident_bytes(file) <= 8 << 20
 
 
 def test_text_comes_as_text(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How a loader gets at its rows: picked by what fits, what is cached, and what the order asks for.
 
 fits the budget, or is in the page cache already    mapped       gathered from the map
-read in its own order                               sequential   the map, dropped 32 MiB behind
+read in its own order                               sequential   through the cache, dropped 32 MiB behind
 shuffled, larger than the budget                    direct       read past the page cache, a pool or a batch at a time
 """
 
@@ -12,9 +12,11 @@ from pathlib import Path
 
 from memfit.data.dataset import Dataset
 from memfit.data.order import OPEN_CHUNKS
+from memfit.data.ordered_reads import piece_rows
 from memfit.data.page_cache import LAG_BYTES, cached_share
 from memfit.data.staging import SECTOR
 from memfit.errors import BudgetError
+from memfit.units import align
 
 WAYS = ("auto", "mapped", "sequential", "direct")
 LARGE_ROW = 128 << 10
@@ -59,17 +61,20 @@ def choose_access(
             way = "direct" if shuffle else "sequential"
     if way == "mapped":
         return Access(way, (), order, opened, 0, total)
+    fixed = [name for name in names if not data.describe(name).ragged]
     if way == "sequential":
         needed = LAG_BYTES * 2
-        if budget is not None and room < needed:
-            raise BudgetError(ring + needed, budget, "the batch buffers and what a reader keeps behind itself")
-        return Access(way, tuple(names), order, opened, 0, needed)
-    fixed = [name for name in names if not data.describe(name).ragged]
+        staging = sum(align(size * piece_rows(size), SECTOR) for size in (data.describe(n).item_bytes for n in fixed))
+        if budget is not None and room < needed + staging:
+            raise BudgetError(
+                ring + needed + staging, budget, "the batch buffers and what a reader keeps behind itself"
+            )
+        return Access(way, tuple(names), order, opened, staging, needed)
     large = tuple(name for name in fixed if sizes[name] * _SMALL > max(room, 1)) or tuple(fixed)
     small = sum(size for name, size in sizes.items() if name not in large)
     row = sum(data.describe(name).item_bytes for name in large)
     if not shuffle or (chunk is None and row >= LARGE_ROW):
-        staging = (threads + 1) * batch * (row + 2 * SECTOR * len(large))
+        staging = max(threads, 1) * batch * (row + 2 * SECTOR * len(large))
         if budget is not None and staging + small > room:
             raise BudgetError(ring + staging + small, budget, "the batch buffers and the rows on their way into them")
         return Access(way, large, order, 1 << 40, staging, small)

@@ -41,6 +41,7 @@ class Slot:
             at += align(nbytes, 64)
         self.memory = fresh_memory(at) if memory is None else memory
         self.parts = {name: (starts[name], nbytes) for name, nbytes in parts.items()}
+        self._shaped: dict[str, NDArray[Any]] = {}
         self._idle = sys.getrefcount(self.memory)
 
     @property
@@ -52,6 +53,16 @@ class Slot:
         """The first bytes of a column's part, as an array that keeps the slot held."""
         start, _ = self.parts[name]
         return self.memory[start : start + nbytes]
+
+    def shaped(self, name: str, dtype: str, width: int) -> NDArray[Any]:
+        """A column's whole part as rows of ``width``, made once; it does not hold the slot, a slice of it does."""
+        found = self._shaped.get(name)
+        if found is None:
+            before = sys.getrefcount(self.memory)
+            found = self.bytes_of(name, self.parts[name][1]).view(dtype).reshape(-1, width)
+            self._shaped[name] = found
+            self._idle += sys.getrefcount(self.memory) - before
+        return found
 
 
 class Ring:

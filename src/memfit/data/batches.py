@@ -14,7 +14,7 @@ from memfit.data.batch_ring import Slot
 from memfit.data.dataset import Dataset
 from memfit.data.gather import Recipe
 from memfit.data.order import Order
-from memfit.data.page_cache import Behind
+from memfit.data.ordered_reads import OrderedColumn
 from memfit.data.pools import Pools, Share
 from memfit.data.staging import DirectColumn, runs_of, staging_memory
 from memfit.data.transforms import Fused
@@ -33,7 +33,10 @@ class BatchMaker:
         pooled = access.way == "direct" and access.open < 1 << 40
         self.pools = Pools(self.direct, read_ahead) if pooled else None
         self._local = threading.local()
-        self._behind: dict[str, Behind] = {}
+        self.ordered: dict[str, OrderedColumn] = {}
+        if access.way == "sequential":
+            fixed = [n for n in access.large if plans[n] is not None]
+            self.ordered = {n: OrderedColumn(data.file(n), data.describe(n).item_bytes) for n in fixed}
 
     def fill(self, order: Order, start: int, stop: int, share: Share, slot: Slot) -> dict[str, Any]:
         """The batch of positions [start, stop): arrays over the slot, lists for ragged columns.
@@ -54,7 +57,9 @@ class BatchMaker:
                 made[name] = self._ragged(name, rows)
                 continue
             recipe = fused.recipe
-            if name not in self.direct:
+            if name in self.ordered:
+                self.ordered[name].fill(int(rows[0]), int(rows[0]) + len(rows), recipe, target[name])
+            elif name not in self.direct:
                 file = self.data.file(name)
                 file.check_size()
                 recipe.run(file.bytes, rows * recipe.row_bytes, target[name])
@@ -68,17 +73,9 @@ class BatchMaker:
         return made
 
     def passed(self, order: Order, position: int, share: Share) -> None:
-        """The consumer has left the rows before ``position`` behind: pages are dropped, the next pool is read."""
+        """The consumer has left the rows before ``position`` behind: the next pool is read."""
         if self.pools is not None:
             self.pools.passed(order, position, share)
-        if self.access.way != "sequential":
-            return
-        for name in self.access.large:
-            if self.data.describe(name).ragged:
-                continue
-            if position == 0 or name not in self._behind:
-                self._behind[name] = Behind(self.data.file(name))
-            self._behind[name].passed(position * self.data.describe(name).item_bytes)
 
     def _ragged(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
         text = self.data.describe(name).meaning == "text"

@@ -40,6 +40,11 @@ class Recipe:
     shift: tuple[float, ...] = ()
 
     @property
+    def copies(self) -> bool:
+        """Whether rows stay as they are."""
+        return self.source == self.target and not self.scale and self.layout in (KEEP_LAST, KEEP_FIRST)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row as stored."""
         return self.channels * self.inner * _bytes(self.source)

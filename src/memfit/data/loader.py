@@ -81,7 +81,7 @@ class Loader:
         if not 0 <= self.rank < self.ranks:
             raise DataError(where, f"there is no rank {self.rank} of {self.ranks}")
         parts = {n: batch * plan.recipe.made_bytes for n, plan in self._plans.items() if plan is not None}
-        self._ring = Ring(parts, (ahead + 2) if threads else 2, allocate)
+        self._ring = Ring(parts, (ahead + 1) if threads else 2, allocate)  # one is the consumer's
         budget = None if memory_budget is None else parse_bytes(memory_budget)
         chunk = int(shuffle) if shuffle is not True and shuffle else None
         self.access: Access = choose_access(

@@ -19,6 +19,7 @@ from memfit.data.schema import Column
 from memfit.errors import DataError
 
 _TAKEN = 4 << 20  # values of other types that are widened to float64 at a time
+_MOST_COUNTED = 1 << 14  # channels whose bytes are counted: the counts take 2 KiB of each
 
 
 class Moments:
@@ -33,7 +34,7 @@ class Moments:
         """Merge rows of the column, an array [rows, *shape]. Cost: one read of them."""
         if values.dtype == np.float32 and self.inner == 1:
             _core.add_moments(np.ascontiguousarray(values).reshape(-1), self.channels, self.state.reshape(-1))
-        elif values.dtype in (np.uint8, np.bool_):
+        elif values.dtype in (np.uint8, np.bool_) and self.channels <= _MOST_COUNTED:
             counts = np.zeros(256 * self.channels, np.int64)
             together = self.inner if self.column.channels == "first" else 1
             _core.add_byte_counts(

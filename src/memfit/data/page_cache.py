@@ -11,6 +11,8 @@ import mmap
 import os
 from types import TracebackType
 
+import numpy as np
+
 from memfit.data.column_file import HEADER_BYTES
 from memfit.data.dataset import MappedFile
 
@@ -30,10 +32,15 @@ def resident_bytes(file: MappedFile) -> int:
     step = 1 << 20
     for first in range(0, pages, step):
         count = min(step, pages - first)
-        found = (ctypes.c_ubyte * count)()
-        if libc.mincore(ctypes.c_void_p(start + first * page), ctypes.c_size_t(count * page), found) != 0:
+        found = np.empty(count, np.uint8)
+        if (
+            libc.mincore(
+                ctypes.c_void_p(start + first * page), ctypes.c_size_t(count * page), ctypes.c_void_p(found.ctypes.data)
+            )
+            != 0
+        ):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), file.path)
-        held += sum(byte & 1 for byte in bytes(found))
+        held += int((found & 1).sum())
     return min(held * page, file.value_bytes)
 
 
@@ -68,8 +75,16 @@ class Behind:
         """The reader has passed ``position`` (bytes of values)."""
         stop = position - LAG_BYTES
         if self.active and stop - self.dropped >= _STEP:
-            forget(self.file, self.dropped, stop)
+            # Large pages over the last border did not go with either side: the last step is given back once more.
+            forget(self.file, max(0, self.dropped - _STEP), stop)
             self.dropped = stop // mmap.PAGESIZE * mmap.PAGESIZE
+
+    def end(self) -> None:
+        """The reader is through: nothing of the file stays."""
+        if self.active:
+            forget(self.file)
+            if self.file.map is not None:
+                self.file.map.madvise(mmap.MADV_NORMAL)
 
     def __enter__(self) -> Behind:
         return self
@@ -77,7 +92,4 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.active:
-            forget(self.file, self.dropped)
-            if self.file.map is not None:
-                self.file.map.madvise(mmap.MADV_NORMAL)
+        self.end()

@@ -22,6 +22,9 @@ from memfit.data.gather import ELEMENTS
 from memfit.data.order import Order, part_of
 from memfit.errors import DataError
 
+_WIDE = ELEMENTS.index("i8")
+_STEPS = 64
+
 Pair = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -91,28 +94,38 @@ class TokenLoader:
         if self._position >= self.windows:
             self._epoch, self._position = self._epoch + 1, 0
         order = Order(self.windows, self._seed, self._epoch, 1 if self._shuffle else 0)
-        keys, skipped = order.keys, self._start(order)
-        width, stride = self.window + 1, self.window * self._item
-        base, element, target = self._file.bytes, self._element, ELEMENTS.index("i8")
-        rows = np.empty(self.batch, np.int64)
+        skip, stride = self._start(order) * self._item, self.window * self._item
         while self._position < self.windows:
-            start, stop, after = part_of(self._position, self.windows, self.batch, self.rank, self.ranks, self.last)
-            count = stop - start
-            self._file.check_size()
-            if count:
-                part = rows[:count]
-                if self._shuffle:
-                    _core.rows_at(self.windows, 1, 1 << 40, 0, keys, start, part)
-                else:
-                    part[:] = np.arange(start, stop)
-                np.multiply(part, stride, out=part)
-                np.add(part, skipped * self._item, out=part)
-                slot = self._ring.take()
-                made = slot.bytes_of("tokens", count * width * 8)
-                _core.gather_rows(base, part, element, target, 0, width, 1, None, None, made, False)
-                values = made.view(np.int64).reshape(count, width)
+            offsets = self._places(order)
+            offsets *= stride
+            offsets += skip
+            for part in offsets:
+                yield self._pair(part)
+            if not len(offsets):
+                start, stop, after = part_of(self._position, self.windows, self.batch, self.rank, self.ranks, self.last)
+                if stop > start:
+                    yield self._pair(order.at(start, stop - start) * stride + skip, after)
                 self._position = after
-                yield values[:, :-1], values[:, 1:]
-                del values, made, slot
-            self._position = after
         self._epoch, self._position = self._epoch + 1, 0
+
+    def _places(self, order: Order) -> NDArray[np.int64]:
+        """Windows of this rank's next whole batches, [step, batch], a few steps at once: a call costs more than its rows."""
+        whole = self.batch * self.ranks
+        steps = min(_STEPS, (self.windows - self._position) // whole)
+        if self.ranks == 1:
+            return order.at(self._position, steps * whole).reshape(steps, whole)
+        starts = self._position + self.rank * self.batch + np.arange(steps, dtype=np.int64) * whole
+        parts = [order.at(int(start), self.batch) for start in starts]
+        return np.array(parts, np.int64).reshape(steps, self.batch)
+
+    def _pair(self, offsets: NDArray[np.int64], after: int | None = None) -> Pair:
+        """The windows at ``offsets`` (bytes) in a slot that nobody holds; the consumer is then at ``after``."""
+        self._file.check_size()
+        width = self.window + 1
+        slot = self._ring.take()
+        values = slot.shaped("tokens", "i8", width)
+        if after is not None:
+            values = values[: len(offsets)]
+        _core.gather_rows(self._file.bytes, offsets, self._element, _WIDE, 0, width, 1, None, None, slot.memory, False)
+        self._position = self._position + self.batch * self.ranks if after is None else after
+        return values[:, :-1], values[:, 1:]
