@@ -90,7 +90,7 @@ def fit_target(
 
         return fit_jax_target(
             target, other, lambda before: _budget_bytes(budget, before), settings=settings or {}, verify=verify,
-            recipe=recipe, steps=steps, progress=progress,
+            needs_baseline=_is_percentage(budget), recipe=recipe, steps=steps, progress=progress,
         )  # fmt: skip
     _need_torch()
     from memfit.fitting import verify as verification

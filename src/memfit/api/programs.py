@@ -98,10 +98,6 @@ def step_of_other(target: Any, settings: Mapping[str, Any] | None) -> tuple[str,
     if not others:
         return None
     name = target if isinstance(target, str) else getattr(function, "__name__", type(function).__name__)
-    if "jax" in others:
-        from memfit.frameworks.jax.compiled import schedule_lean
-
-        schedule_lean()  # before the function makes its first array
     if "torch" in roots:
         from memfit.frameworks.torch.step_graph import built_hollow
 

@@ -101,7 +101,8 @@ def verify(
             return Verification(None, fitted, False, {}, float("nan"), notes)
         checks = compare(baseline, fitted)
         exact = all(check["ok"] for check in checks.values())
-        largest = _largest_error(dumps) if inexact and not exact and baseline.dump else 0.0 if exact else float("nan")
+        compared = [baseline.dump, dumps[1]] if inexact and not exact and baseline.dump else None
+        largest = _largest_error(compared) if compared else 0.0 if exact else float("nan")
     return Verification(baseline, fitted, exact, checks, largest, notes)
 
 

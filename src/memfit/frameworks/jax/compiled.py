@@ -2,23 +2,21 @@
 
 These are what the compiled program will ask for (projected by the compiler, nothing runs). On a CPU the default scheduler
 orders operations for concurrency and keeps far more alive than the program's order does: recomputation then saves nothing.
-``LEAN`` turns it off. It is read once, when JAX first looks for devices; given to a single compilation it has no effect
-(seen with JAX 0.10.2).
+``LEAN`` asks one compilation for the order that keeps little alive (a user gives it to ``jax.jit`` as ``compiler_options``).
+The older switch ``xla_cpu_enable_concurrency_optimized_scheduler`` has no effect there, only in the environment.
 
 Cost: one compilation, seconds for a large model.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax._src import xla_bridge
 
-LEAN = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+LEAN = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,10 @@ class Compiled:
         return self.arguments + self.outputs + self.temporaries - self.aliased
 
 
-def compile_step(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Compiled:
-    """``function`` compiled for ``arguments`` (arrays or shapes)."""
-    call = jax.jit(function).lower(*arguments).compile()
+def compile_step(function: Callable[..., Any], arguments: tuple[Any, ...], *, lean: bool = False) -> Compiled:
+    """``function`` compiled for ``arguments`` (arrays or shapes); ``lean``: under the schedule of ``LEAN``, on a CPU."""
+    lowered = jax.jit(function).lower(*arguments)
+    call = lowered.compile(compiler_options=LEAN if lean and can_be_lean() else None)
     found = call.memory_analysis()
     return Compiled(
         call,
@@ -50,16 +49,6 @@ def compile_step(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Co
     )
 
 
-def schedule_lean() -> bool:
-    """Ask XLA, for this process and those it starts, for the schedule that keeps less alive.
-
-    Returns:
-        whether it will be: False where JAX looked for its devices before without it.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if LEAN in flags.split():
-        return True
-    if xla_bridge.backends_are_initialized():
-        return False
-    os.environ["XLA_FLAGS"] = f"{flags} {LEAN}".strip()
-    return True
+def can_be_lean() -> bool:
+    """Whether ``LEAN`` means anything to the compiler of the default device."""
+    return jax.default_backend() == "cpu"

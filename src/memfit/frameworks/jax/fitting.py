@@ -1,10 +1,10 @@
 """`fit` for JAX: the least recomputation under which the compiled step keeps a byte budget.
 
 The judge is the compiler's own buffer assignment, of each candidate compiled; measuring follows in fresh processes. In
-order of cost: the step as it is, under the schedule that keeps less alive; loops and parts that keep their matrix products;
-parts that keep nothing; as few parts as the budget allows (bisected: bytes fall with the number of parts, as compiled).
+order of cost: the step as it is; the same under the schedule that keeps less alive; loops and parts that keep their matrix
+products; parts that keep nothing; as few parts as the budget allows (bisected: bytes fall with their number, as compiled).
 
-Cost: one to about eight compilations.
+Cost: one to about nine compilations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 
 from memfit.errors import BudgetError
 from memfit.frameworks.jax.capture import Capture, capture
-from memfit.frameworks.jax.compiled import LEAN, Compiled, compile_step, schedule_lean
+from memfit.frameworks.jax.compiled import Compiled, can_be_lean, compile_step
 from memfit.frameworks.jax.recompute import Recompute, recomputing
 from memfit.frameworks.jax.steps import JaxStep
 from memfit.passes.cuts import alive_after, cuts, inner_bytes
@@ -29,12 +29,14 @@ Say = Callable[[str, int | None, int | None], None]
 class JaxChoice:
     """``recompute`` that keeps the budget; ``compiled``: the step with it; ``lean``: under the schedule of ``LEAN``.
 
-    ``plain``: bytes without recomputation, same schedule; ``tried``: (what, bytes) of every candidate, in order.
+    ``default``: bytes of the step as it is; ``plain``: without recomputation, same schedule as ``compiled``;
+    ``tried``: (what, bytes) of every candidate, in order.
     """
 
     recompute: Recompute
     lean: bool
     compiled: Compiled
+    default: int
     plain: int
     tried: tuple[tuple[str, int], ...] = ()
 
@@ -48,19 +50,20 @@ class _Search:
     step: JaxStep
     budget: int
     say: Say
+    lean: bool = False
     tried: list[tuple[str, int]] = field(default_factory=list)
 
     def compile(self, what: str, captured: Capture | None, choice: Recompute) -> Compiled:
         """One candidate, compiled."""
         self.say(f"compiling: {what}", None, None)
         forward = recomputing(captured, choice) if captured is not None else None
-        found = compile_step(self.step.whole(forward), self.step.arguments())
+        found = compile_step(self.step.whole(forward), self.step.arguments(), lean=self.lean)
         self.tried.append((what, found.peak))
         return found
 
 
 def fit_step(step: JaxStep, budget: int, say: Say | None = None) -> JaxChoice:
-    """The choice for ``step``; call ``schedule_lean`` before JAX is first used, or recomputation may save nothing.
+    """The choice for ``step``: the first candidate, in order of cost, that keeps the budget as compiled.
 
     Args:
         budget: bytes of arguments, results and temporaries together.
@@ -70,25 +73,17 @@ def fit_step(step: JaxStep, budget: int, say: Say | None = None) -> JaxChoice:
         CaptureError: the step cannot be traced.
     """
     search = _Search(step, budget, say or (lambda text, done, total: None))
-    lean = schedule_lean() or jax.default_backend() != "cpu"
-    plain = search.compile("everything kept", None, Recompute())
+    default = plain = search.compile("the step as it is", None, Recompute())
+    if plain.peak > budget and can_be_lean():
+        search.lean = True
+        plain = search.compile("everything kept, the lean schedule", None, Recompute())
     if plain.peak <= budget:
-        return JaxChoice(Recompute(), lean, plain, plain.peak, tuple(search.tried))
-    if step.train:
-        found = _least(search)
-        if found is not None:
-            return JaxChoice(found[0], lean, found[1], plain.peak, tuple(search.tried))
-    hint = (
-        ""
-        if lean
-        else f"export XLA_FLAGS={LEAN} before JAX is first used: its default CPU scheduler undoes recomputation"
-    )
-    raise BudgetError(
-        min(nbytes for _, nbytes in search.tried),
-        budget,
-        "what XLA's buffers take with everything recomputed that may be",
-        hint,
-    )
+        return JaxChoice(Recompute(), search.lean, plain, default.peak, plain.peak, tuple(search.tried))
+    found = _least(search) if step.train else None
+    if found is None:
+        least = min(nbytes for _, nbytes in search.tried)
+        raise BudgetError(least, budget, "what XLA's buffers take with everything recomputed that may be")
+    return JaxChoice(found[0], search.lean, found[1], default.peak, plain.peak, tuple(search.tried))
 
 
 def _least(search: _Search) -> tuple[Recompute, Compiled] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from memfit.errors import MemfitError
 from memfit.files import write_atomically
-from memfit.frameworks.jax.compiled import LEAN, compile_step, schedule_lean
+from memfit.frameworks.jax.compiled import compile_step
 from memfit.frameworks.jax.fitting import restore, sizes
 from memfit.frameworks.jax.steps import jax_step
 from memfit.frameworks.target import build_step
@@ -30,17 +29,13 @@ from memfit.machine.process import process_bytes
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the steps that ``request`` names; what ``fitting.verify`` reads of a side."""
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag != LEAN or request.get("lean")]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
     recipe = Recipe.load(request["recipe"]) if request["mode"] == "fitted" else None
-    if recipe is not None and recipe.options["lean"]:
-        schedule_lean()
     step = jax_step(build_step(request["target"], request["settings"]), request["target"])
     function = step.whole() if recipe is None else restore(step, recipe.options)
     arguments = step.arguments()
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arguments)):
         raise MemfitError("the step's inputs are shapes, not arrays: nothing can run; return arrays from the target")
-    compiled = compile_step(function, arguments)
+    compiled = compile_step(function, arguments, lean=recipe is not None and recipe.options["lean"])
     jax.block_until_ready(
         jax.jit(lambda x: (x @ x).sum())(np.ones((512, 512), np.float32))
     )  # threads and kernels start
