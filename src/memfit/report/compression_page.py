@@ -7,9 +7,9 @@ user chose are escaped, never read as markup.
 from __future__ import annotations
 
 from html import escape
-from importlib import resources
 
 from memfit.report.compression_summary import CompressionReport
+from memfit.report.page_frame import header, noted, page
 from memfit.report.terminal_compression import compression_headline, side_rows
 from memfit.units import format_bytes, format_seconds
 
@@ -30,21 +30,13 @@ def compression_page(report: CompressionReport) -> str:
         for name, *cells in side_rows(report)
     )
     parts = [
-        f"<header><div><h1>{escape(compression_headline(report))}</h1><p class='soft path'>{facts}</p></div></header>",
+        header(compression_headline(report), facts),
         "<section><h2>Before and after</h2><table><tr><th></th><th>before</th><th>after</th><th></th></tr>"
         f"{rows}</table></section>",
         f"<section><h2>Bytes of each layer: before in grey, after in green</h2>{_bars(report)}</section>",
-        "".join(f"<p class='soft'>note: {escape(note)}</p>" for note in report.notes),
+        noted(report.notes),
     ]
-    style = resources.files("memfit.report").joinpath("assets/page.css").read_text(encoding="utf-8") + _STYLE
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(f'memfit optimize: {report.model}')}</title><style>{style}</style></head><body><main>"
-        f"{''.join(parts)}<footer>Written by memfit optimize. Errors, peaks and times are measured.</footer>"
-        "</main></body></html>\n"
-    )
+    return page("optimize", report.model, parts, _STYLE, "Errors, peaks and times are measured.")
 
 
 def _bars(report: CompressionReport) -> str:

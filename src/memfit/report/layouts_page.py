@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 
 from memfit.allocators.layouts import Comparison, Region
 from memfit.report.layouts_summary import LayoutsReport, layouts_headline, total
+from memfit.report.page_frame import header, noted, page, section
 from memfit.units import format_bytes, format_seconds
 
 WIDTH, BAR, LABEL, RIGHT = 1000, 34, 210, 110
@@ -42,25 +42,14 @@ def layouts_page(report: LayoutsReport) -> str:
         f"{format_seconds(report.seconds)} of CPU time"
     )
     parts = [
-        f"<header><div><h1>{escape(layouts_headline(report))}</h1><p class='soft path'>{facts}</p></div></header>",
-        _section("Where the bytes go", _bars(found)),
-        _section("The memory itself, when most is live", _strips(report)),
-        _section("Figures", _table(found)),
-        _section("The four ways", _ways(found)),
-        "".join(f"<p class='soft'>note: {escape(note)}</p>" for note in report.notes),
+        header(layouts_headline(report), facts),
+        section("Where the bytes go", _bars(found)),
+        section("The memory itself, when most is live", _strips(report)),
+        section("Figures", _table(found)),
+        section("The four ways", _ways(found)),
+        noted(report.notes),
     ]
-    style = resources.files("memfit.report").joinpath("assets/page.css").read_text(encoding="utf-8") + _STYLE
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(f'memfit layouts: {report.target}')}</title><style>{style}</style></head><body><main>"
-        f"{''.join(parts)}<footer>Written by memfit layouts. Every figure is projected.</footer></main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return page("layouts", report.target, parts, _STYLE, "Every figure is projected.")
 
 
 def _bars(found: Comparison) -> str:

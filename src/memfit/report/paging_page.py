@@ -7,8 +7,8 @@ user chose are escaped, never read as markup.
 from __future__ import annotations
 
 from html import escape
-from importlib import resources
 
+from memfit.report.page_frame import header, noted, page, section
 from memfit.report.paging_summary import STYLES, Curve, PagingReport, drawing_order, on_one_line, paging_headline
 from memfit.units import format_bytes, format_seconds
 
@@ -34,24 +34,13 @@ def paging_page(report: PagingReport) -> str:
         f"{format_seconds(report.seconds)} of CPU time"
     )
     parts = [
-        f"<header><div><h1>{escape(paging_headline(report))}</h1><p class='soft path'>{facts}</p></div></header>",
-        _section(f"Misses with {report.size(report.capacity)} in memory", _bars(report)),
-        _section("Miss ratio at every capacity", _curve(report)) if report.curves else "",
-        _section("Policies", _table(report)),
-        "".join(f"<p class='soft'>note: {escape(note)}</p>" for note in report.notes),
+        header(paging_headline(report), facts),
+        section(f"Misses with {report.size(report.capacity)} in memory", _bars(report)),
+        section("Miss ratio at every capacity", _curve(report)) if report.curves else "",
+        section("Policies", _table(report)),
+        noted(report.notes),
     ]
-    style = resources.files("memfit.report").joinpath("assets/page.css").read_text(encoding="utf-8") + _STYLE
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(f'memfit paging: {report.target}')}</title><style>{style}</style></head><body><main>"
-        f"{''.join(parts)}<footer>Written by memfit paging. Misses are simulated.</footer></main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return page("paging", report.target, parts, _STYLE, "Misses are simulated.")
 
 
 def _bars(report: PagingReport) -> str:
