@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -167,3 +168,41 @@ weights["0.weight"].mul_(2.0)
     assert done.returncode == FAULT_EXIT, done.stderr
     assert "write out of bounds or against the protection of segment 'weights'" in done.stderr
     assert "which is read-only" in done.stderr
+
+
+@needs_compiler
+def test_under_the_pool_blocks_are_charged_refused_and_credited_after_it_left() -> None:
+    program = textwrap.dedent("""
+        import gc
+        import numpy, torch, memfit
+        from memfit import _core
+
+        memfit.pool.install()
+        with memfit.domain("tenant", budget="8MiB") as tenant:
+            tensor, array = torch.zeros(1 << 20), numpy.zeros(1 << 18)
+            assert tenant.usage.used == 6 << 20, tenant.usage
+            assert _core.pool_holds(tensor.data_ptr()) and _core.pool_holds(array.ctypes.data)
+            try:
+                torch.zeros(1 << 20)
+            except memfit.DomainBudgetError as refused:
+                assert refused.name == "tenant" and refused.used == 6 << 20, refused
+            else:
+                raise AssertionError("more than the budget")
+        outside = torch.zeros(8 << 20)
+        assert tenant.usage.used == 6 << 20
+        memfit.pool.uninstall()
+        del tensor, array
+        gc.collect()
+        assert tenant.usage.used == 0 and tenant.usage.blocks == 0, tenant.usage
+
+        with memfit.domain("late"):
+            kept = torch.zeros(10)
+            try:
+                memfit.pool.install()
+            except memfit.PoolError as refused:
+                assert "first" in str(refused), refused
+            else:
+                raise AssertionError("the pool went under a domain that was there before it")
+    """)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
