@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from memfit.api.layouts import compare_layouts
     from memfit.api.leaks import leaks
     from memfit.api.linting import lint
-    from memfit.api.locality import locality_verb as locality
+    from memfit.api.locality import locality
     from memfit.api.machines import measure_machine
     from memfit.api.optimizing import optimize
     from memfit.api.paging import simulate_paging
@@ -113,9 +113,6 @@ _WHERE = {
     "WeightFileError": "memfit.errors",
 }
 
-_UNDER = {"locality": "locality_verb"}
-"""Names of a module that are public under another one."""
-
 _FOLDERS = ("data", "paging")
 """Packages whose own names are public: ``memfit.paging.faults``, ``memfit.data.Loader``."""
 
@@ -175,7 +172,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), _UNDER.get(name, name))
+        return getattr(importlib.import_module(_WHERE[name]), name)
     if name in _FOLDERS:
         return importlib.import_module(f"memfit.{name}")
     raise AttributeError(f"module 'memfit' has no attribute {name!r}")

@@ -37,9 +37,79 @@ MOST_REUSE = 3_000_000_000
 class Locality:
     """The verb ``memfit.locality`` and the makers of what it takes."""
 
-    def __call__(self, pattern: str | Nest | Step | Callable[..., Any], **settings: Any) -> LocalityReport:
-        """See ``locality``."""
-        return locality(pattern, **settings)
+    def __call__(
+        self, pattern: str | Nest | Step | Callable[..., Any], *, machine: Machine | str | None = None,
+        cache: Hierarchy | str | None = None, settings: Mapping[str, Any] | None = None, advise: bool = True,
+        prove: bool | None = False, progress: Any = None,
+    ) -> LocalityReport:  # fmt: skip
+        """Misses of a pattern by level and array, reasons, miss-ratio curve, lower bound, and what to change.
+
+        Args:
+            pattern: "matmul:512" and the like, a file of Python loops (.py), of addresses (.npy), or a ``Nest``; or a program
+                (a target, a Step): see ``memfit.api.model_locality``.
+            machine: a ``Machine``, or what ``load_machine`` takes; None: this one, by the system's word.
+            cache: levels in place of the machine's, such as "48KiB/12,1MiB/16".
+            settings: numbers for names in a file of loops.
+            advise: search for a better order, tiles and padding.
+            prove: compile and time it against the original on this machine; None: where there is a compiler.
+
+        Raises:
+            NestError: the pattern is none. MachineError: the machine or cache is none; with ``prove``, no compiler.
+
+        Cost: a second or two; as written, the simulation alone (see ``memfit.analyses.cache_misses``).
+        """
+        if not isinstance(pattern, (str, Nest)) or (
+            isinstance(pattern, str) and not is_pattern(pattern) and ":" in pattern
+        ):
+            return model_locality(
+                pattern, machine=machine, settings=settings, advise=advise, prove=prove is not False, progress=progress
+            )
+        start = time.process_time()
+        here = machine if isinstance(machine, Machine) else load_machine(machine)
+        levels = here.hierarchy() if cache is None else parse_hierarchy(cache) if isinstance(cache, str) else cache
+        notes: list[str] = []
+        if prove is not False:
+            try:
+                find_compiler()
+                prove = True
+            except MachineError as error:
+                if prove:
+                    raise
+                notes.append(error.why)
+                prove = False
+        name = pattern if isinstance(pattern, str) else pattern.name
+        word = here.name if cache is None else ", ".join(_level_words(level) for level in levels.levels)
+        sizes = tuple((level.name, level.bytes) for level in levels.levels)
+        if isinstance(pattern, str) and is_trace(pattern):
+            answer = analyse_trace(pattern, levels, here, advise=advise, prove=prove)
+            return LocalityReport(
+                name, word, answer.misses.total, answer.levels, answer.reasons, tuple(answer.reuse.curve()), answer.reuse.cold,
+                levels.line, tuple(answer.advice), time.process_time() - start, sizes, (*notes, *answer.notes),
+            )  # fmt: skip
+        kernels, nest = _kernels(pattern, settings)
+        misses = misses_of_nest(nest, levels)
+        reuse, reasons = None, tuple[Reason, ...]()
+        if misses.total <= MOST_REUSE:
+            reuse = reuse_of_nest(nest, tuple(dict.fromkeys(level.lines for level in levels.levels)), levels.line)
+            reasons = reasons_of(misses, reuse, nest, levels)
+        else:
+            notes.append(f"more than {MOST_REUSE:,} accesses: reuse distances and reasons are left out")
+        touched = dict(reuse.cold_by_array or {}) if reuse is not None else _lines(nest, levels.line)
+        advice: list[AdviceRow] = []
+        if advise and kernels:
+            advice = advice_for(kernels, levels, here, touched, prove=prove, notes=notes, progress=progress)
+        elif advise:
+            notes.append(
+                "no single statement in a perfect nest: it is analysed as it is, without a search for a better order"
+            )
+        return LocalityReport(
+            name, word, misses.total,
+            tuple(LevelRow(v.name, v.accesses, v.misses, v.by_array, v.write_backs) for v in misses.levels),
+            tuple(ReasonRow(r.array, r.level, r.misses, r.cold, r.capacity, r.conflict, r.word, r.sets) for r in reasons),
+            tuple(reuse.curve()) if reuse is not None else (),
+            lower_bound_lines(kernels, levels.levels[0], touched) if kernels else sum(touched.values()),
+            levels.line, tuple(advice), time.process_time() - start, sizes, tuple(notes),
+        )  # fmt: skip
 
     @staticmethod
     def nest(
@@ -117,81 +187,6 @@ def _array(name: str, value: Any) -> ArraySpec:
     return ArraySpec(tuple(value))
 
 
-def locality(
-    pattern: str | Nest | Step | Callable[..., Any], *, machine: Machine | str | None = None,
-    cache: Hierarchy | str | None = None, settings: Mapping[str, Any] | None = None, advise: bool = True,
-    prove: bool | None = False, progress: Any = None,
-) -> LocalityReport:  # fmt: skip
-    """Misses of a pattern by level and array, reasons, miss-ratio curve, lower bound, and what to change.
-
-    Args:
-        pattern: "matmul:512" and the like, a file of Python loops (.py), of addresses (.npy), or a ``Nest``; or a program (a
-            target, a Step): see ``memfit.api.model_locality``.
-        machine: a ``Machine``, or what ``load_machine`` takes; None: this one, by the system's word.
-        cache: levels in place of the machine's, such as "48KiB/12,1MiB/16".
-        settings: numbers for names in a file of loops.
-        advise: search for a better order, tiles and padding.
-        prove: compile and time it against the original on this machine; None: where there is a compiler.
-
-    Raises:
-        NestError: the pattern is none. MachineError: the machine or cache is none; with ``prove``, no compiler.
-
-    Cost: a second or two; as written, the simulation alone (see ``memfit.analyses.cache_misses``).
-    """
-    if not isinstance(pattern, (str, Nest)) or (
-        isinstance(pattern, str) and not is_pattern(pattern) and ":" in pattern
-    ):
-        return model_locality(
-            pattern, machine=machine, settings=settings, advise=advise, prove=prove is not False, progress=progress
-        )
-    start = time.process_time()
-    here = machine if isinstance(machine, Machine) else load_machine(machine)
-    levels = here.hierarchy() if cache is None else parse_hierarchy(cache) if isinstance(cache, str) else cache
-    notes: list[str] = []
-    if prove is not False:
-        try:
-            find_compiler()
-            prove = True
-        except MachineError as error:
-            if prove:
-                raise
-            notes.append(error.why)
-            prove = False
-    name = pattern if isinstance(pattern, str) else pattern.name
-    word = here.name if cache is None else ", ".join(_level_words(level) for level in levels.levels)
-    sizes = tuple((level.name, level.bytes) for level in levels.levels)
-    if isinstance(pattern, str) and is_trace(pattern):
-        answer = analyse_trace(pattern, levels, here, advise=advise, prove=prove)
-        return LocalityReport(
-            name, word, answer.misses.total, answer.levels, answer.reasons, tuple(answer.reuse.curve()), answer.reuse.cold,
-            levels.line, tuple(answer.advice), time.process_time() - start, sizes, (*notes, *answer.notes),
-        )  # fmt: skip
-    kernels, nest = _kernels(pattern, settings)
-    misses = misses_of_nest(nest, levels)
-    reuse, reasons = None, tuple[Reason, ...]()
-    if misses.total <= MOST_REUSE:
-        reuse = reuse_of_nest(nest, tuple(dict.fromkeys(level.lines for level in levels.levels)), levels.line)
-        reasons = reasons_of(misses, reuse, nest, levels)
-    else:
-        notes.append(f"more than {MOST_REUSE:,} accesses: reuse distances and reasons are left out")
-    touched = dict(reuse.cold_by_array or {}) if reuse is not None else _lines(nest, levels.line)
-    advice: list[AdviceRow] = []
-    if advise and kernels:
-        advice = advice_for(kernels, levels, here, touched, prove=prove, notes=notes, progress=progress)
-    elif advise:
-        notes.append(
-            "no single statement in a perfect nest: it is analysed as it is, without a search for a better order"
-        )
-    return LocalityReport(
-        name, word, misses.total,
-        tuple(LevelRow(v.name, v.accesses, v.misses, v.by_array, v.write_backs) for v in misses.levels),
-        tuple(ReasonRow(r.array, r.level, r.misses, r.cold, r.capacity, r.conflict, r.word, r.sets) for r in reasons),
-        tuple(reuse.curve()) if reuse is not None else (),
-        lower_bound_lines(kernels, levels.levels[0], touched) if kernels else sum(touched.values()),
-        levels.line, tuple(advice), time.process_time() - start, sizes, tuple(notes),
-    )  # fmt: skip
-
-
 def _level_words(level: CacheLevel) -> str:
     return f"{level.name} {level.bytes >> 10} KiB/{level.ways}"
 
@@ -243,4 +238,4 @@ def is_pattern(text: str) -> bool:
     return is_trace(text) or is_source(text) or text.partition(":")[0] in pattern_names()
 
 
-locality_verb = Locality()
+locality = Locality()
