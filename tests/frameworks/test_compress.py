@@ -194,7 +194,9 @@ def test_sparse_forms_are_exact_and_their_bytes_are_projected(kind: str, dtype: 
         (["perceptron", "--budget", "1KiB"], "the smallest feasible is"),
         (["perceptron", "--quantize", "int5"], "no such format"),
         (["perceptron", "--budget", "1MiB", "--formats", "int9"], "no such format"),
-        (["perceptron"], "say how"),
+        (["perceptron", "--metric", f"{HERE}:mean_output"], "say how"),
+        (["perceptron", "--no-run"], "say how"),
+        (["perceptron", "--quantize", "int4", "--measure", "--bind", "batch=2"], "--bind, --measure"),
         (["perceptron", "--quantize", "int4", "--budget", "1MiB"], "exactly one"),
         (["perceptron", "--sparsify", "1.5"], "no sparsity"),
         (["perceptron", "--quantize", "int4", "--metric", f"{HERE}:bert_inputs"], "no metric"),
@@ -210,6 +212,17 @@ def test_bad_input_is_one_message(arguments: list[str], text: str, capsys: pytes
     assert text in said
     assert "Traceback" not in said
     assert not list(Path.cwd().glob("*.safetensors"))
+
+
+def test_with_nothing_said_only_the_exact_passes_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", target("perceptron"), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["after"]["constants"] < data["before"]["constants"]  # the count of the normalisation's batches goes
+    assert data["after"]["nodes"] <= data["before"]["nodes"]
+    assert data["after"]["peak"] < data["before"]["peak"]
+    assert data["max_error"] < 1e-4
+    assert data["output"] is None
+    assert not list(Path.cwd().iterdir())
 
 
 def test_a_folder_without_calibration_has_no_budget(tmp_path: Path) -> None:

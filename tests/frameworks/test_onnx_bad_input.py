@@ -171,12 +171,13 @@ def test_a_bound_dimension_for_what_is_no_model_file(tmp_path: Path, capsys: Any
     assert "model file" in refused(capsys, "predict", f"{tmp_path / 'step_of_torch.py'}:step", "--bind", "n=2")
 
 
-def test_optimize_takes_model_files_only(tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "torch_step.py").write_text(
-        "import torch\ndef step():\n    return torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
-    )
-    assert ".onnx" in refused(capsys, "optimize", f"{tmp_path / 'torch_step.py'}:step")
+def test_what_optimize_cannot_read_is_told_what_it_could(tmp_path: Path, capsys: Any) -> None:
     assert "SavedModel" in refused(capsys, "optimize", str(tmp_path))
+    (tmp_path / "model.txt").write_text("text")
+    assert ".onnx" in refused(capsys, "optimize", str(tmp_path / "model.txt"))
+    assert "no such file" in refused(capsys, "optimize", str(tmp_path / "none"))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert "--quantize" in refused(capsys, "optimize", str(tmp_path))
 
 
 def test_onnx_that_is_not_installed(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,10 @@ def optimize(
     """Shrink a model file without changing what it computes.
 
     Args:
-        target: an ``.onnx`` file, a SavedModel folder, a ``.keras`` file, or a function that returns a step of JAX's or
-            TensorFlow's at inference.
-        output: where to write the new model; None: only the report. A SavedModel folder for TensorFlow.
+        target: an ``.onnx`` or ``.pt2`` file, a SavedModel folder, a ``.keras`` file, or a function that returns a step of
+            PyTorch's, JAX's or TensorFlow's at inference.
+        output: where to write the new model; None: only the report. A SavedModel folder for TensorFlow, a ``.pt2`` file
+            for PyTorch.
         bound: numbers for the model's open dimensions, used for figures and checks; the model keeps them open.
         verify: run both models and compare outputs; without it nothing is run.
         reorder: put operations in the order with the least peak.

@@ -1,4 +1,4 @@
-"""`optimize` of what is no ONNX file: SavedModel folders, .keras and .pt2 files, steps of JAX and TensorFlow.
+"""`optimize` of what is no ONNX file: SavedModel folders, .keras and .pt2 files, steps of PyTorch, JAX and TensorFlow.
 
 Each front end hands over a model with the same few methods (``SmallerModel``); the passes are those of ``passes.exact``.
 """
@@ -92,8 +92,7 @@ def _smaller(
 
         return exported.Smaller(captured_pt2(target), bound, reorder, say)
     if isinstance(target, Path) or (isinstance(target, str) and ":" not in Path(target).name):
-        why = "optimize takes a model file" if Path(target).exists() else "there is no such file or folder"
-        raise TargetError(str(target), why, "write the path of an .onnx file or a SavedModel folder")
+        raise _no_model(Path(target))
     found = step_of_other(target, settings)
     if found is None:
         return _exported_here(target, bound, settings, reorder, say)
@@ -106,6 +105,19 @@ def _smaller(
     from memfit.frameworks.jax import optimizing as jax
 
     return jax.Smaller(step, name, bound, reorder, say)
+
+
+def _no_model(path: Path) -> TargetError:
+    """What to say of a path that the exact passes cannot read."""
+    if not path.exists():
+        why, instead = "there is no such file or folder", "write the path of a model file, or file.py:function"
+    elif path.is_dir() and any(path.glob("*.safetensors")):
+        why = "a folder of weights has no operations for the exact passes"
+        instead = "say how small its weights are to be: --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE"
+    else:
+        why = "it is no model file that the exact passes read"
+        instead = "write the path of an .onnx, .pt2 or .keras file or a SavedModel folder, or file.py:function"
+    return TargetError(str(path), why, instead)
 
 
 def _exported_here(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.optimize_options import compression_answer, compression_options, is_compression
+from memfit.cli.optimize_options import compression_answer, compression_options, is_compression, refuse_stray
 from memfit.cli.options import bind_option, html_option, json_option, output_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.report.terminal_optimize import draw_optimize
@@ -30,8 +30,8 @@ def command(
 ) -> Answer:  # fmt: skip
     """Fewer operations and bytes in MODEL: folded, merged, tied, reordered; never a higher peak.
 
-    MODEL is an .onnx file, a SavedModel folder, a .keras file, or a function that returns a step of JAX's or
-    TensorFlow's (--output then writes what jax.export serialises, or a SavedModel).
+    MODEL is an .onnx or .pt2 file, a SavedModel folder, a .keras file, or a function (file.py:function) that returns a
+    step at inference; --output then writes a .pt2 file (PyTorch), a SavedModel (TensorFlow) or what jax.export serialises.
 
     Outputs are compared by running both models; open dimensions stay open.
 
@@ -39,7 +39,12 @@ def command(
     a folder of safetensors files. A budget gives each layer the format whose measured error is worth its bytes.
     """
     if is_compression(options):
+        exact = {"--bind": bound, "--no-verify": no_verify, "--no-reorder": no_reorder, "--measure": measure}
+        if any(exact.values()):
+            given = ", ".join(name for name, value in exact.items() if value)
+            raise click.UsageError(f"{given} goes with the exact passes, without --budget, --quantize and --sparsify")
         return compression_answer(model, options, settings=settings, output=output, html=html)
+    refuse_stray(options)
     if html is not None:
         raise click.UsageError("--html is written with --budget, --quantize or --sparsify only")
     from memfit.api.optimizing import optimize  # here: it brings the core, which --help must not wait for

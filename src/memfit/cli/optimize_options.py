@@ -50,6 +50,21 @@ def is_compression(options: dict[str, Any]) -> bool:
     return any(options.get(name) is not None for name in ("budget", "quantize", "sparsify"))
 
 
+def refuse_stray(options: dict[str, Any]) -> None:
+    """Refuse what only a smaller model would use, where none is asked for.
+
+    Raises:
+        click.UsageError: there is such an option.
+    """
+    given = [f"--{name}" for name in ("formats", "calibration", "metric") if options.get(name) is not None]
+    given += ["--no-run"] if options.get("repeats") == 0 else []
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} goes with --budget SIZE, --quantize FORMAT or --sparsify 2:4|SHARE: say how small the "
+            "model is to be; without one of them only the exact passes run"
+        )
+
+
 def compression_answer(
     model: str, options: dict[str, Any], *, settings: dict[str, Any], output: str | None, html: str | None = None
 ) -> Answer:

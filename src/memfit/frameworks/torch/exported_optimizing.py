@@ -83,9 +83,15 @@ class Smaller:
             )
 
     def write(self, output: str | None) -> int:
-        """Write the new ``.pt2`` file; its bytes. A function has none: those of its constants."""
+        """Write the new ``.pt2`` file; its bytes. A function has none: those of its constants.
+
+        Raises:
+            TargetError: the name is that of another kind of file.
+        """
         if output is None:
             return self.optimized.program.constant_bytes if not self._has_file else len(self._file())
+        if Path(output).suffix != ".pt2":
+            raise TargetError(output, "a model of PyTorch's is written as .pt2", "name it so")
         return write_atomically(output, self._file())
 
     def _file(self) -> bytes:
