@@ -32,7 +32,7 @@ def target(tmp_path: Path) -> str:
 def test_every_combination_is_what_one_prediction_says(target: str) -> None:
     alone = {n: predict(target, settings={"batch": n, "width": 16}).peak for n in (1, 300)}
     budget = (alone[1].allocated + alone[300].allocated) // 2
-    report = sweep(target, {"batch": (1, 300, 13), "width": (16,)}, budget=budget, processes=2)
+    report = sweep(target, {"batch": (1, 300, 13), "width": (16,)}, budget=budget, processes=1)
     assert [point.values["batch"] for point in report.points] == [1, 300, 13]
     assert [point.live for point in report.points[:2]] == [alone[1].live, alone[300].live]
     assert [point.fits for point in report.points] == [True, False, False]
@@ -40,9 +40,24 @@ def test_every_combination_is_what_one_prediction_says(target: str) -> None:
 
 
 def test_the_command(target: str, capsys: Any) -> None:
-    assert main(["predict", target, "--sweep", "batch=1..2", "--sweep", "width=4,8", "--check", "--json"]) == 0
+    page = Path(target).parent / "page.html"
+    command = [
+        "predict",
+        target,
+        "--sweep",
+        "batch=1..2",
+        "--sweep",
+        "width=4,8",
+        "--check",
+        "--json",
+        "--html",
+        str(page),
+    ]
+    assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert [list(point["values"].values()) for point in found["points"]] == [[1, 4], [1, 8], [2, 4], [2, 8]]
+    assert "4 of 4 combinations fit" in page.read_text()
+    assert main(["predict", target, "--png", str(page.with_suffix(".png"))]) == 2
     for wrong in ("batch", "batch=3..1", "batch=1..x", "batch="):
         assert main(["predict", target, "--sweep", wrong]) == 2
     assert main(["predict", target, "--cluster", "tcp://127.0.0.1:1"]) == 2

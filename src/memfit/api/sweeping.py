@@ -69,7 +69,10 @@ def sweep(
     if all(point.error for point in made):
         raise TargetError(target, f"no combination can be predicted; the first: {made[0].error}")
     capacity = next(point.capacity for point in made if not point.error)
-    return SweepReport(target, place.name, capacity, {name: tuple(row) for name, row in values.items()}, made)
+    held = (
+        "reserved" if place.kind == "gpu" else "resident" if budget is None else "allocated"
+    )  # as ``assess`` compares
+    return SweepReport(target, place.name, capacity, {name: tuple(row) for name, row in values.items()}, made, held)
 
 
 def _executor(cluster: str | None, processes: int) -> Executor:

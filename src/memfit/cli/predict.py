@@ -15,6 +15,7 @@ from memfit.cli.options import (
     device_option,
     html_option,
     json_option,
+    output_option,
     perfetto_option,
     settings_option,
     sweep_option,
@@ -22,6 +23,7 @@ from memfit.cli.options import (
 )
 from memfit.cli.outputs import write_memory_files
 from memfit.cli.progress import progress_line
+from memfit.files import write_atomically
 from memfit.report.terminal import draw_memory
 
 
@@ -40,13 +42,14 @@ from memfit.report.terminal import draw_memory
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps to trace.")
 @check_option
 @html_option
+@output_option("--png", text="Draw a sweep (needs matplotlib).")
 @perfetto_option
 @trace_option
 @json_option
 def command(
     target: str | None, settings: dict[str, Any], bound: dict[str, int], device: str, budget: int | None,
     find_batch: str | None, swept: dict[str, tuple[Any, ...]], cluster: str | None, steps: int,
-    check: bool, html: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
+    check: bool, html: str | None, png: str | None, perfetto: str | None, save_trace: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Where every byte of TARGET's step goes, before it runs: nothing is allocated.
 
@@ -60,11 +63,13 @@ def command(
         raise click.UsageError("Missing argument 'TARGET': write file.py:function or package.module:function")
 
     if swept:
-        if find_batch is not None or html is not None or perfetto is not None or save_trace is not None:
+        if find_batch is not None or perfetto is not None or save_trace is not None:
             raise click.UsageError(
-                "--sweep gives a table; --find-batch, --html, --perfetto and --save-trace are of one prediction"
+                "--sweep gives a table; --find-batch, --perfetto and --save-trace are of one prediction"
             )
-        return _sweep(target, swept, settings, bound, device, budget, cluster, check)
+        return _sweep(target, swept, settings, bound, device, budget, cluster, check, html, png)
+    if png is not None:
+        raise click.UsageError("--png is the picture of a sweep; add --sweep NAME=VALUES")
     if cluster is not None:
         raise click.UsageError("--cluster is where a sweep runs; add --sweep NAME=VALUES")
     from memfit.api.prediction import predict  # here: it brings the framework, which --help must not wait for
@@ -88,8 +93,12 @@ def command(
 
 def _sweep(
     target: str, swept: dict[str, tuple[Any, ...]], settings: dict[str, Any], bound: dict[str, int], device: str,
-    budget: int | None, cluster: str | None, check: bool,
+    budget: int | None, cluster: str | None, check: bool, html: str | None, png: str | None,
 ) -> Answer:  # fmt: skip
+    if png is not None:
+        from memfit.report.replay_picture import check_matplotlib  # before the predictions, not after
+
+        check_matplotlib()
     from memfit.api.sweeping import sweep
     from memfit.report.terminal_sweep import draw_sweep
 
@@ -104,4 +113,13 @@ def _sweep(
             cluster=cluster,
             progress=progress,
         )
-    return Answer(report.to_json(), lambda console: draw_sweep(console, report), no=check and not report.fits)
+    if html is not None:
+        from memfit.report.sweep_page import sweep_page
+
+        write_atomically(html, sweep_page(report))
+    if png is not None:
+        from memfit.report.sweep_picture import sweep_picture
+
+        write_atomically(png, sweep_picture(report))
+    written = [path for path in (html, png) if path is not None]
+    return Answer(report.to_json(), lambda console: draw_sweep(console, report, written), no=check and not report.fits)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from memfit.report.sweep_summary import SweepPoint, SweepReport
+from memfit.report.terminal import name_files
 from memfit.units import format_bytes
 
 
-def draw_sweep(console: Console, report: SweepReport) -> None:
-    """Print ``report``."""
-    fitting = sum(point.fits for point in report.points)
-    console.print(
-        f"{report.target} on {report.device}: {fitting} of {len(report.points)} combinations fit in "
-        f"{format_bytes(report.capacity)}; peak allocated, projected",
-        markup=False,
-    )
+def draw_sweep(console: Console, report: SweepReport, written: Sequence[str] = ()) -> None:
+    """Print ``report``; ``written``: paths of files to name at the end."""
+    console.print(f"{report.target}: {report.headline}", markup=False)
     names = list(report.swept)
     table = Table(box=None, pad_edge=False)
     if len(names) == 2:
@@ -25,23 +23,23 @@ def draw_sweep(console: Console, report: SweepReport) -> None:
         table.add_column(Text(f"{down} \\ {across}"), justify="right")
         for value in report.swept[across]:
             table.add_column(Text(str(value)), justify="right")
-        width = len(report.swept[across])
-        for index, value in enumerate(report.swept[down]):
-            row = report.points[index * width : (index + 1) * width]
-            table.add_row(Text(str(value)), *(_cell(point) for point in row))
+        for (value,), row in report.lines():
+            table.add_row(Text(str(value)), *(_cell(report, point) for point in row))
     else:
         for name in names:
             table.add_column(Text(name), justify="right")
         table.add_column("peak", justify="right")
         for point in report.points:
-            table.add_row(*(Text(str(value)) for value in point.values.values()), _cell(point))
+            table.add_row(*(Text(str(value)) for value in point.values.values()), _cell(report, point))
     console.print(table)
-    for point in [point for point in report.points if point.error][:3]:
-        console.print(f"{dict(point.values)}: {point.error}", markup=False)
+    for error, count, first in report.failures()[:3]:
+        more = f" and {count - 1} more" if count > 1 else ""
+        console.print(f"{dict(first)}{more}: {error}", markup=False)
+    name_files(console, written)
 
 
-def _cell(point: SweepPoint) -> Text:
+def _cell(report: SweepReport, point: SweepPoint) -> Text:
     if point.error:
         return Text("cannot", style="yellow")
-    text = format_bytes(point.allocated)
+    text = format_bytes(report.need(point))
     return Text(f"{text} fits", style="green") if point.fits else Text(f"{text} no", style="red")
