@@ -225,6 +225,21 @@ def test_with_nothing_said_only_the_exact_passes_run(capsys: pytest.CaptureFixtu
     assert not list(Path.cwd().iterdir())
 
 
+def test_the_tradeoff_has_a_line_where_there_is_a_budget(tmp_path: Path) -> None:
+    report = compress(
+        target("bert"), budget=90_000, seconds=30, repeats=0, tradeoff=True, formats=("int8", "int4", "int2")
+    )
+    line = [point for point in report.tradeoff if point.series == "per layer"]
+    assert [point.file_bytes for point in line] == sorted(point.file_bytes for point in line)
+    assert line[-1].error < line[0].error / 2
+    chosen = next(point for point in report.tradeoff if point.series == "chosen")
+    assert (chosen.file_bytes, chosen.error) == (report.after.file_bytes, report.relative_error)
+    pytest.importorskip("matplotlib", reason="the picture extra is not installed")
+    from memfit.report.tradeoff_chart import tradeoff_picture
+
+    assert tradeoff_picture(report).startswith(b"\x89PNG")
+
+
 def test_a_folder_without_calibration_has_no_budget(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(TargetError, match="calibration"):
@@ -261,12 +276,20 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_its_json_and_a_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["optimize", target("perceptron"), "--quantize", "int4", "--no-run", "--json", "--html", "p.html"]) == 0
+    command = ["optimize", target("perceptron"), "--quantize", "int4", "--no-run", "--json", "--html", "p.html"]
+    assert main([*command, "--metric", target("mean_output")]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {"before", "after", "max_error", "output", "layers"} <= set(data)
+    points = {point["name"]: point for point in data["tradeoff"]}
+    assert points["int4"]["error"] == pytest.approx(data["relative_error"])
+    assert points["int4"]["metric"] == data["after"]["metric"]
+    assert points["int2"]["error"] > points["int4"]["error"] > points["int8"]["error"]
+    assert points["90% zeros"]["error"] > points["50% zeros"]["error"] > 0
+    assert points["90% zeros"]["file_bytes"] < points["50% zeros"]["file_bytes"]
     page = Path("p.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
-    assert "int4" in page
+    assert "Quality against bytes" in page
+    assert "90% zeros" in page
 
 
 @pytest.mark.parametrize("group", [32, 128])

@@ -18,7 +18,7 @@ from memfit.errors import BudgetError, MissingFrameworkError, TargetError
 from memfit.files import check_writable
 from memfit.ir.tensor_file import file_bytes
 from memfit.passes.formats import BUDGET_FORMATS, FORMATS
-from memfit.report.compression_summary import CompressedSide, CompressionReport, LayerChoice
+from memfit.report.compression_summary import CompressedSide, CompressionReport, LayerChoice, TradePoint
 from memfit.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def compress(
     model: str, *, budget: int | str | None = None, quantize: str | None = None, sparsify: str | float | None = None,
     formats: tuple[str, ...] | None = None, calibration: str | None = None, metric: str | None = None,
     settings: Mapping[str, Any] | None = None, output: str | None = None, seconds: float = 60.0, repeats: int = 5,
-    progress: Progress | None = None,
+    tradeoff: bool = False, progress: Progress | None = None,
 ) -> CompressionReport:  # fmt: skip
     """Write a compressed copy of ``model`` and say what it costs, measured.
 
@@ -97,7 +97,8 @@ def compress(
         metric: ``file.py:function`` of the model (an onnxruntime session for ONNX) that returns a number.
         output: the file to write; left out, named after the model, here.
         repeats: timed runs of each side in a fresh process, for peak and time; 0: none.
-        seconds: how long layers may be measured one by one, at most, about.
+        seconds: how long layers may be measured one by one, at most, about; the same again for the trade-off.
+        tradeoff: also measure the whole model in other formats and sparsities, for the picture (torch, with a batch).
 
     Raises:
         BudgetError: the budget is below the smallest reachable; TargetError: a model or request that cannot be used.
@@ -109,7 +110,7 @@ def compress(
         return compress_onnx(model, want, calibration, metric, output, seconds, repeats, progress)
     if importlib.util.find_spec("torch") is None:
         raise MissingFrameworkError("torch", "torch")
-    return _compress_torch(model, want, calibration, metric, settings, output, seconds, repeats, progress)
+    return _compress_torch(model, want, calibration, metric, settings, output, seconds, repeats, tradeoff, progress)
 
 
 def load_compressed(path: str, model: Any = None) -> Any:
@@ -137,7 +138,7 @@ def load_compressed(path: str, model: Any = None) -> Any:
 
 def _compress_torch(
     name: str, want: Wanted, calibration: str | None, metric: str | None, settings: Mapping[str, Any] | None,
-    output: str | None, seconds: float, repeats: int, progress: Progress | None,
+    output: str | None, seconds: float, repeats: int, tradeoff: bool, progress: Progress | None,
 ) -> CompressionReport:  # fmt: skip
     from memfit.fitting.compression import Compression
     from memfit.frameworks.torch import compressed_file
@@ -186,6 +187,13 @@ def _compress_torch(
             {"constants": sum(t.nbytes for t in held.values())}
             for held in (plain, compressed_file.tensors_of(step.model))
         )
+    points: tuple[TradePoint, ...] = ()
+    if tradeoff:
+        from memfit.fitting.compression_tradeoff import tradeoff as measured_tradeoff
+
+        tried = measured_tradeoff(work, want.formats, chosen.errors if want.budget else {}, judge, seconds)
+        written = TradePoint("chosen", "written", size, chosen.error.relative, after_metric)
+        points = (*(TradePoint(*row) for row in tried), written)
     return CompressionReport(
         model=name, budget=want.budget,
         before=_side(before, before_bytes, before_metric), after=_side(after, size, after_metric),
@@ -197,7 +205,7 @@ def _compress_torch(
                         _root(chosen.errors.get((layer.name, chosen.formats[layer.name].name))))
             for layer in layers
         ),
-        seconds=time.monotonic() - began, notes=chosen.notes,
+        seconds=time.monotonic() - began, notes=chosen.notes, tradeoff=points,
     )  # fmt: skip
 
 
@@ -237,27 +245,12 @@ def _step_of(
 
 
 def _chosen(work: Compression, want: Wanted) -> Chosen:
-    from memfit.fitting.compression import Chosen
-    from memfit.frameworks.torch.compressible import takes
+    from memfit.fitting.compression import Chosen, uniform
 
     if want.budget is not None:
         return work.choose(want.budget, want.formats)
     assert want.form is not None
-    formats, notes = {}, []
-    for layer in work.layers:
-        form = FORMATS[want.form]
-        if form.kind in ("csr", "bitmap"):
-            kept = layer.rows * (layer.columns - min(layer.columns, round(layer.columns * want.zeros)))
-            if layer.stored_bytes(form, kept) >= layer.weight.nbytes:
-                notes.append(
-                    f"{layer.name}: {want.zeros:.0%} zeros as {form.name} take {layer.stored_bytes(form, kept)} bytes, "
-                    f"dense {layer.weight.nbytes}: kept dense"
-                )
-                form = FORMATS["keep"]
-        if not takes(layer, form):
-            notes.append(f"{layer.name}: {form.name} does not take it: kept as it is")
-            form = FORMATS["keep"]
-        formats[layer.name] = form
+    formats, notes = uniform(work.layers, FORMATS[want.form], want.zeros)
     if FORMATS[want.form].kind in ("2:4", "csr", "bitmap"):
         from memfit.passes.sparsify import break_even
 

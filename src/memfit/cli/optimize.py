@@ -23,10 +23,11 @@ from memfit.report.terminal_optimize import draw_optimize
 @compression_options
 @settings_option
 @html_option
+@output_option("--png", text="Draw quality against bytes (needs matplotlib).")
 @json_option
 def command(
     model: str, output: str | None, bound: dict[str, int], no_verify: bool, no_reorder: bool, measure: bool,
-    settings: dict[str, Any], html: str | None, as_json: bool, **options: Any,
+    settings: dict[str, Any], html: str | None, png: str | None, as_json: bool, **options: Any,
 ) -> Answer:  # fmt: skip
     """Fewer operations and bytes in MODEL: folded, merged, tied, reordered; never a higher peak.
 
@@ -43,10 +44,10 @@ def command(
         if any(exact.values()):
             given = ", ".join(name for name, value in exact.items() if value)
             raise click.UsageError(f"{given} goes with the exact passes, without --budget, --quantize and --sparsify")
-        return compression_answer(model, options, settings=settings, output=output, html=html)
+        return compression_answer(model, options, settings=settings, output=output, html=html, png=png)
     refuse_stray(options)
-    if html is not None:
-        raise click.UsageError("--html is written with --budget, --quantize or --sparsify only")
+    if html is not None or png is not None:
+        raise click.UsageError("--html and --png are written with --budget, --quantize or --sparsify only")
     from memfit.api.optimizing import optimize  # here: it brings the core, which --help must not wait for
 
     with progress_line() as progress:

@@ -9,6 +9,7 @@ import click
 
 from memfit.cli.answer import Answer
 from memfit.cli.progress import progress_line
+from memfit.errors import TargetError
 from memfit.units import parse_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,16 +67,22 @@ def refuse_stray(options: dict[str, Any]) -> None:
 
 
 def compression_answer(
-    model: str, options: dict[str, Any], *, settings: dict[str, Any], output: str | None, html: str | None = None
-) -> Answer:
+    model: str, options: dict[str, Any], *, settings: dict[str, Any], output: str | None, html: str | None = None,
+    png: str | None = None,
+) -> Answer:  # fmt: skip
     """Run ``compress`` and hand back its answer. ``options``: the parameters of ``NAMES``."""
+    if png is not None:
+        from memfit.report.replay_picture import check_matplotlib  # before the measurements, not after
+
+        check_matplotlib()
     from memfit.api.compressing import compress  # here: it brings the framework, which --help must not wait for
     from memfit.report.terminal_compression import draw_compression
 
     with progress_line() as progress:
         report = compress(
-            model, settings=settings, output=output, progress=progress, **{name: options[name] for name in NAMES}
-        )
+            model, settings=settings, output=output, tradeoff=html is not None or png is not None, progress=progress,
+            **{name: options[name] for name in NAMES},
+        )  # fmt: skip
     written = [name for name in (report.output, report.recipe) if name]
     if html is not None:
         from memfit.files import write_atomically
@@ -83,4 +90,13 @@ def compression_answer(
 
         write_atomically(html, compression_page(report))
         written.append(html)
+    if png is not None:
+        if not report.tradeoff:
+            raise TargetError(png, "there is no trade-off to draw: outputs were not measured in other formats",
+                              "draw a torch model, with a calibration batch")  # fmt: skip
+        from memfit.files import write_atomically
+        from memfit.report.tradeoff_chart import tradeoff_picture
+
+        write_atomically(png, tradeoff_picture(report))
+        written.append(png)
     return Answer(report.to_json(), lambda console: draw_compression(console, report, written))

@@ -11,12 +11,12 @@ Errors of layers add up only roughly; what is reported is the whole model's. Cos
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from memfit.errors import BudgetError
 from memfit.frameworks.torch.compressed_file import table_of, tensors_of
-from memfit.frameworks.torch.compressible import Layer, New, replace_layer, restore_layer
+from memfit.frameworks.torch.compressible import Layer, New, replace_layer, restore_layer, takes
 from memfit.frameworks.torch.compression_error import (
     OutputError,
     Statistics,
@@ -156,6 +156,25 @@ class Compression:
             for name, error in results.items()
         )
         return Chosen(candidates[best], results[best], errors, found.gap, least, notes)
+
+
+def uniform(layers: Sequence[Layer], form: Format, zeros: float = 0.5) -> tuple[dict[str, Format], list[str]]:
+    """One format for all layers, kept where it does not take one or where zeros would save nothing; and notes on those."""
+    formats, notes = {}, []
+    for layer in layers:
+        formats[layer.name] = form
+        if form.kind in ("csr", "bitmap"):
+            kept = layer.rows * (layer.columns - min(layer.columns, round(layer.columns * zeros)))
+            if layer.stored_bytes(form, kept) >= layer.weight.nbytes:
+                notes.append(
+                    f"{layer.name}: {zeros:.0%} zeros as {form.name} take {layer.stored_bytes(form, kept)} bytes, "
+                    f"dense {layer.weight.nbytes}: kept dense"
+                )
+                formats[layer.name] = FORMATS["keep"]
+        if not takes(layer, formats[layer.name]):
+            notes.append(f"{layer.name}: {form.name} does not take it: kept as it is")
+            formats[layer.name] = FORMATS["keep"]
+    return formats, notes
 
 
 def _probe_order(names: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A compressed model as one self-contained page: before and after, and a bar for each layer's bytes, then and now.
+"""A compressed model as one self-contained page: before and after, quality against bytes, and a bar for each layer.
 
 No script, nothing fetched; light and dark follow the reader's system. Draws, computes nothing but places. Names that a
 user chose are escaped, never read as markup.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from html import escape
 
 from memfit.report.compression_summary import CompressionReport
-from memfit.report.page_frame import header, noted, page
+from memfit.report.page_frame import header, noted, page, section
 from memfit.report.terminal_compression import compression_headline, side_rows
+from memfit.report.tradeoff_chart import STYLE, chart
 from memfit.units import format_bytes, format_seconds
 
 WIDTH, BAR, LEFT, RIGHT = 1000, 20, 330, 210
@@ -36,7 +37,9 @@ def compression_page(report: CompressionReport) -> str:
         f"<section><h2>Bytes of each layer: before in grey, after in green</h2>{_bars(report)}</section>",
         noted(report.notes),
     ]
-    return page("optimize", report.model, parts, _STYLE, "Errors, peaks and times are measured.")
+    if report.tradeoff:
+        parts.insert(2, section("Quality against bytes", chart(report)))
+    return page("optimize", report.model, parts, _STYLE + STYLE, "Errors, peaks and times are measured.")
 
 
 def _bars(report: CompressionReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -34,6 +34,20 @@ class LayerChoice:
 
 
 @dataclass(frozen=True)
+class TradePoint:
+    """The whole model in another form: relative error of its output, measured; bytes of its file, projected.
+
+    ``series``: bits (one format for all layers), sparsity, per layer (at a budget), or chosen (what was written).
+    """
+
+    series: str
+    name: str
+    file_bytes: int
+    error: float
+    metric: float | None = None
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """``max_error``: largest difference of an output over its largest value; ``relative_error`` in the 2-norm.
 
@@ -55,6 +69,7 @@ class CompressionReport:
     gap: float | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    tradeoff: tuple[TradePoint, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object of --json."""
@@ -63,6 +78,7 @@ class CompressionReport:
             "max_error": self.max_error, "relative_error": self.relative_error, "output": self.output,
             "recipe": self.recipe, "projected_bytes": self.projected_bytes, "smallest": self.smallest, "gap": self.gap,
             "seconds": self.seconds, "notes": list(self.notes),
+            "tradeoff": [asdict(point) for point in self.tradeoff],
             "layers": [
                 {"name": row.name, "format": row.format, "shape": list(row.shape), "before": row.before,
                  "after": row.after, "error": row.error}
