@@ -122,10 +122,10 @@ def assert_same_steps(eager: Step, fitted: Callable[[], Any], other: Step, steps
             assert torch.equal(a, b), f"value {place} after step {number}"
 
 
-def between(step: Step, share: float) -> int:
-    _, program = measured_program(step)
+def fitted_between(step: Step, share: float) -> FittedStep:
+    captured, program = measured_program(step)
     plan = smallest_peak(program.graph)
-    return plan.peak + int(share * (plan.baseline_peak - plan.peak))
+    return FittedStep(step, plan.peak + int(share * (plan.baseline_peak - plan.peak)), captured=captured)
 
 
 @pytest.mark.parametrize(
@@ -149,21 +149,21 @@ def test_a_look_at_a_value_is_followed_and_watched(kind: str) -> None:
     eager, other = twins(lambda: looking(kind))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted = FittedStep(other, between(other, 0.3))
+        fitted = fitted_between(other, 0.3)
         assert_same_steps(eager, fitted, other)
     assert len(fitted.buckets[fitted.first.shapes]) <= (3 if kind in ("loop", "rows") else 1)
 
 
 def test_a_branch_that_flips_gets_a_plan_of_its_own_and_stays_exact() -> None:
     eager, other = twins(lambda: looking("flips"))
-    fitted = FittedStep(other, between(other, 0.5))
+    fitted = fitted_between(other, 0.5)
     assert_same_steps(eager, fitted, other, steps=5)
     assert len(fitted.buckets[fitted.first.shapes]) == 2
 
 
 def test_a_number_that_is_used_in_each_step_ends_in_the_step_as_it_is() -> None:
     eager, other = twins(lambda: looking("used_number"))
-    fitted = FittedStep(other, between(other, 1.0))
+    fitted = fitted_between(other, 1.0)
     with pytest.warns(UserWarning, match=r"outside of its budget: at .*test_outcomes\.py:\d+"):
         assert_same_steps(eager, fitted, other, steps=10)
 
@@ -193,7 +193,7 @@ def test_a_rare_random_branch_that_the_capture_missed_is_caught_in_the_run() -> 
 
     eager, other = twins(build)
     try:
-        fitted = FittedStep(other, between(other, 0.6))
+        fitted = fitted_between(other, 0.6)
     except CaptureError:
         pytest.skip("the capture saw both ways")
     with warnings.catch_warnings():
