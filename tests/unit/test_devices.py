@@ -16,7 +16,7 @@ def _no_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MEMFIT_DEVICES", str(tmp_path / "none.toml"))
 
 
-@pytest.mark.parametrize("name", ["a100", "A100", "NVIDIA A100 80GB", "nvidia-a100-80gb", "A100_80GB"])
+@pytest.mark.parametrize("name", ["a100", "A100", "NVIDIA A100 80GB", "nvidia-a100-80gb", "A100_80GB", "a100-80g"])
 def test_many_spellings_of_one_device(name: str) -> None:
     assert find_device(name).name == "NVIDIA A100 80GB"
 

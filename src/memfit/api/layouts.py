@@ -16,6 +16,7 @@ from memfit.ir.graph import Graph
 from memfit.ir.requests import Requests
 from memfit.ir.step import Step
 from memfit.ir.trace import Trace
+from memfit.machine.devices import find_device
 from memfit.planners.problem import Problem
 from memfit.report.layouts_summary import LayoutsReport
 from memfit.units import parse_bytes
@@ -26,7 +27,7 @@ Progress = Callable[[str, int | None, int | None], None]
 def compare_layouts(
     target: str | Path | Requests | Trace | Graph | Problem | Step | Callable[..., Any], *,
     pages: Sequence[int | str] = layouts.PAGES, settings: Mapping[str, Any] | None = None, steps: int = 2,
-    time_limit: float = 5.0, progress: Progress | None = None,
+    time_limit: float = 5.0, device: str = "cpu", progress: Progress | None = None,
 ) -> LayoutsReport:  # fmt: skip
     """Reserved bytes, internal and external fragmentation and metadata of one program, laid out each way.
 
@@ -37,6 +38,7 @@ def compare_layouts(
         settings: keyword arguments for the target's function.
         steps: of a program, how many steps.
         time_limit: CPU seconds of planning.
+        device: "cpu" or a GPU of the device table; there the scratch of CPU kernels is not part of a program.
         progress: called with (description, done, total).
 
     Raises:
@@ -46,7 +48,9 @@ def compare_layouts(
     """
     say = progress or (lambda text, done, total: None)
     begun = time.process_time()
-    source = requests_from(target, settings=settings, steps=steps, accelerator=False, say=say)
+    source = requests_from(
+        target, settings=settings, steps=steps, accelerator=find_device(device).kind == "gpu", say=say
+    )
     found = layouts.compare_layouts(
         source.requests, [parse_bytes(page) for page in pages], time_limit=time_limit, progress=say
     )

@@ -76,7 +76,7 @@ def replay(
         raise TraceError(found.name, "it holds no allocation")
     largest = int(sizes.max())
     if capacity is None and place.kind == "gpu":
-        capacity = place.memory - place.context[1] - place.workspace
+        capacity = place.room
     if capacity is not None and capacity < largest:
         block = int(np.argmax(sizes))
         who = requests.label[block] if block < len(requests.label) and requests.label[block] else f"allocation {block}"

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.options import fit_budget_option, html_option, json_option, output_option, settings_option
+from memfit.cli.options import fit_budget_option, html_option, json_option, output_option, room_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.files import write_atomically
+from memfit.machine.devices import find_device
 from memfit.report.html import fit_page
 from memfit.report.terminal_fit import draw_fit
 
@@ -24,6 +25,7 @@ def _levers(context: click.Context, param: click.Parameter, value: str | None) -
 @click.argument("target")
 @settings_option
 @fit_budget_option
+@room_option
 @output_option("--recipe", text="Where to write the recipe.")
 @click.option("--allow-reassociation", is_flag=True, help="Also levers that sum in another order.")
 @click.option("--allow-inexact", is_flag=True, help="Also levers that change results; the error is stated.")
@@ -35,13 +37,19 @@ def _levers(context: click.Context, param: click.Parameter, value: str | None) -
 @html_option
 @json_option
 def command(
-    target: str, settings: dict[str, Any], budget: int | str, recipe: str | None, allow_reassociation: bool,
-    allow_inexact: bool, levers: tuple[str, ...] | None, verify: bool, steps: int, html: str | None, as_json: bool,
+    target: str, settings: dict[str, Any], budget: int | str | None, device: str | None, recipe: str | None,
+    allow_reassociation: bool, allow_inexact: bool, levers: tuple[str, ...] | None, verify: bool, steps: int,
+    html: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
     """Rewrite TARGET's step so that its peak keeps a budget, write the recipe, and verify it by running both.
 
     By default every lever is bit-exact: the same loss, gradients, buffers and random state, to the last bit.
     """
+    place = None if device is None else find_device(device)
+    if budget is None:
+        if place is None:
+            raise click.UsageError("Missing option '--budget' (or '--device', whose memory is to be kept)")
+        budget = place.room
     from memfit.api.fitted import fit_target  # here: it brings the framework, which --help must not wait for
 
     with progress_line() as progress:
@@ -52,4 +60,5 @@ def command(
     if html is not None:
         write_atomically(html, fit_page(report))
     written = [html] if html is not None else []
-    return Answer(report.to_json(), lambda console: draw_fit(console, report, written), unkept=not report.feasible)
+    data = report.to_json() | ({} if place is None else {"device": place.name})
+    return Answer(data, lambda console: draw_fit(console, report, written), unkept=not report.feasible)

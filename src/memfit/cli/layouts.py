@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.options import html_option, json_option, settings_option
+from memfit.cli.options import device_option, html_option, json_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.files import write_atomically
 from memfit.report.layouts_summary import LayoutsReport
@@ -30,10 +30,11 @@ def _pages(context: click.Context, param: click.Parameter, value: str) -> tuple[
 @click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps of a program.")
 @click.option("--time-limit", type=click.FloatRange(0.0), default=5.0, show_default=True, metavar="SECONDS",
               help="CPU time of planning.")  # fmt: skip
+@device_option
 @html_option
 @json_option
 def command(
-    target: str, settings: dict[str, Any], pages: tuple[int, ...], steps: int, time_limit: float, html: str | None,
+    target: str, settings: dict[str, Any], pages: tuple[int, ...], steps: int, time_limit: float, device: str, html: str | None,
     as_json: bool,
 ) -> Answer:  # fmt: skip
     """The memory of TARGET paged, segmented, planned and cached: what each way reserves, loses and keeps books on.
@@ -44,7 +45,7 @@ def command(
 
     with progress_line() as progress:
         report = compare_layouts(
-            target, pages=pages, settings=settings, steps=steps, time_limit=time_limit, progress=progress
+            target, pages=pages, settings=settings, steps=steps, time_limit=time_limit, device=device, progress=progress
         )
     written = _write(report, html)
     return Answer(report.to_json(), lambda console: draw_layouts(console, report, written))

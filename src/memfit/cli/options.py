@@ -18,8 +18,10 @@ def _size(context: click.Context, param: click.Parameter, value: str | None) -> 
     return None if value is None else parse_bytes(value)
 
 
-def _budget(context: click.Context, param: click.Parameter, value: str) -> int | str:
+def _budget(context: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     """Bytes, or the text of a percentage."""
+    if value is None:
+        return None
     text = value.strip()
     if not text.endswith("%"):
         return parse_bytes(text)
@@ -75,13 +77,17 @@ device_option = click.option(
     metavar="NAME",
     help="This cpu, or a GPU by name (h100-80g), here or not.",
 )
+room_option = click.option(
+    "--device",
+    metavar="NAME",
+    help="Hold it against the memory of this cpu, or of a GPU by name (h100-80g), here or not.",
+)
 budget_option = click.option("--budget", metavar="SIZE", callback=_size, help="Bytes it should fit in, such as 2GiB.")
 fit_budget_option = click.option(
     "--budget",
-    required=True,
     metavar="SIZE",
     callback=_budget,
-    help="Peak to keep: 2GiB, or 33% of the unmodified peak.",
+    help="Peak to keep: 2GiB, or 33% of the unmodified peak; default: the memory of --device.",
 )
 check_option = click.option("--check", is_flag=True, help="Exit 1 when the answer is no.")
 html_option = output_option("--html", text="Write one self-contained page.")

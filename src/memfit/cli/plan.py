@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from memfit.cli.answer import Answer
-from memfit.cli.options import bind_option, html_option, json_option, output_option, settings_option
+from memfit.cli.options import bind_option, html_option, json_option, output_option, room_option, settings_option
 from memfit.cli.progress import progress_line
 from memfit.errors import CapacityError, MemfitError, UndecidedError
 from memfit.files import write_atomically
+from memfit.machine.devices import find_device
 from memfit.planners.memories import parse_memories
 from memfit.planners.plan_file import plan_text
 from memfit.planners.problem import Memory
@@ -43,6 +44,7 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @settings_option
 @bind_option
 @click.option("--capacity", metavar="SIZE", callback=_size, help="Bytes of the memory, or none.")
+@room_option
 @click.option("--memories", metavar="NAME:SIZE,...", callback=_memories, help="Several memories, the preferred first.")
 @click.option(
     "--time-limit", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, metavar="SECONDS",
@@ -61,7 +63,7 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @json_option
 def command(
     target: str, settings: dict[str, Any], bound: dict[str, int], capacity: int | str | None,
-    memories: tuple[Memory, ...], time_limit: float,
+    device: str | None, memories: tuple[Memory, ...], time_limit: float,
     strategies: tuple[str, ...] | None, alignment: int | None, constants: bool, source: str | None,
     order: bool, threads: int, offsets: bool, html: str | None, png: str | None, out: str | None, as_json: bool,
 ) -> Answer:  # fmt: skip
@@ -72,6 +74,10 @@ def command(
     """
     if capacity is not None and memories:
         raise click.UsageError("--capacity is of one memory; with --memories write each size there")
+    if device is not None:
+        if capacity is not None or memories:
+            raise click.UsageError("--device says how large the memory is, as --capacity and --memories do; give one")
+        capacity = find_device(device).room
     if out is not None and not out.lower().endswith((".json", ".csv")):
         raise click.UsageError(f"--out {out!r} is neither a .json plan nor a .csv table")
     if capacity == "none":

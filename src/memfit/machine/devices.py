@@ -39,6 +39,11 @@ class Device:
     aliases: tuple[str, ...] = ()
     transfer: int = 0
 
+    @property
+    def room(self) -> int:
+        """Bytes left for a program's tensors: ``memory`` without what driver and libraries take."""
+        return max(0, self.memory - self.context[1] - self.workspace)
+
 
 def find_device(name: str) -> Device:
     """The device called ``name``: "cpu", or a name or alias of the table; case, blanks and hyphens do not matter.
@@ -142,5 +147,5 @@ def _device(name: str, row: Mapping[str, Any], defaults: Mapping[str, Any], wher
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"[^a-z0-9]", "", text.lower())
+    text = re.sub(r"(?<=[0-9])gi?b$", "g", re.sub(r"[^a-z0-9]", "", text.lower()))  # 80g, 80GB and 80 GiB
     return re.sub(r"^(nvidia|amd)", "", text)

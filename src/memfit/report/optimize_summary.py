@@ -56,3 +56,11 @@ class OptimizeReport:
             "passes": [{"name": name, "before": a, "after": b} for name, a, b in self.passes], "runtime": self.runtime,
             "seconds": self.seconds, "notes": list(self.notes), **self.extra,
         }  # fmt: skip
+
+
+def held_against(report: OptimizeReport, device: str, capacity: int) -> dict[str, Any]:
+    """Keys of ``extra``: whether constants + live peak fit in ``capacity`` bytes of a device, before and after."""
+    return {
+        "device": device, "capacity": capacity, "fits": report.after.peak <= capacity,
+        "fitted_before": report.before.peak <= capacity,
+    }  # fmt: skip

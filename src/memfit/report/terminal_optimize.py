@@ -37,6 +37,10 @@ def draw_optimize(console: Console, report: OptimizeReport) -> None:
         console.print("outputs: the same bits")
     else:
         console.print(f"outputs: largest relative difference {report.max_error:.1e}")
+    if "fits" in report.extra:
+        then, now = ("fits" if report.extra[key] else "does not fit" for key in ("fitted_before", "fits"))
+        size = format_bytes(report.extra["capacity"])
+        console.print(escape(f"{now} in the {size} of {report.extra['device']}; before the passes it {then}"))
     for note in report.notes:
         console.print(escape(note))
     if report.output:
