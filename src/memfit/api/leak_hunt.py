@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -10,11 +11,19 @@ from collections.abc import Callable
 from memfit.api.leak_probes import probes_now
 from memfit.ir.leak import LeakReport
 from memfit.observe.leak_judge import Judgement, judge
-from memfit.observe.watcher import Watcher, process_slope
+from memfit.observe.leak_sources import process_slope
+from memfit.observe.watcher import Watcher
 
 LEAST_JUDGED = 13
 """Steps before a judgement is tried."""
 _POINTS = 400
+
+
+def _alone() -> bool:
+    """Whether no other thread of the program's was at work meanwhile: what was added since is the judgement's own."""
+    return all(
+        thread is threading.current_thread() or thread.name.startswith("memfit") for thread in threading.enumerate()
+    )
 
 
 class Hunt:
@@ -33,7 +42,7 @@ class Hunt:
 
     def judge(self, *, final: bool = True) -> None:
         """Come to a judgement now; a fault of the judgement itself becomes a note."""
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.watcher.meter.read()
         self.watcher.active = False
         try:
             own = (self.watcher, self, self.watcher.tracked, vars(self.watcher), vars(self), self.watcher.sources)
@@ -46,6 +55,8 @@ class Hunt:
                 traceback.print_exc()
             self._fall_back()
         finally:
+            if _alone():
+                self.watcher.meter.exclude(before)
             self.watcher.active = not self.watcher.faults
             self.judging += time.perf_counter() - began
         self.after()

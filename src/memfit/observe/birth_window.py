@@ -10,6 +10,7 @@ times the step's time; both end early after ``LONGEST`` seconds.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 import tracemalloc
@@ -30,6 +31,7 @@ _FRAMES = 12
 _MOST_EVENTS = 60_000
 _MOST_CONTAINERS = 24
 _SAMPLED = 30
+_WATCHING = os.path.dirname(__file__) + os.sep
 
 
 class LineWindow:
@@ -173,11 +175,15 @@ def _parts(element: Any) -> list[Any]:
 
 
 def _birth(thing: Any) -> str:
-    """``file:line`` of the user's innermost frame, else of the innermost, where the object was made."""
+    """``file:line`` of the user's innermost frame, else of the innermost, where the object was made; empty for what the
+    watching made, which runs below the user's lines.
+    """
     if isinstance(thing, (int, bool, type(None))):
         return ""
     frames = _traced(thing)
     for path, line in frames:
+        if path.startswith(_WATCHING):
+            return ""
         if is_users_file(path):
             return place(path, line)
     return place(*frames[0]) if frames else ""

@@ -44,6 +44,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memfit.observe.own_objects import is_watching
 from memfit.runtime.living import Survey, survey
 
 Longs = npt.NDArray[np.int64]
@@ -56,7 +57,7 @@ class Look:
 
     ``caches``: address of an ``lru_cache`` -> (entries, bound or -1); ``named``: path of a name in the program -> size
     (see ``named_sizes``); ``held``: ``resident``: bytes of the process then; ``registers``: lists that only compiled code
-    sees, by name -> entries (``Probes.registers``).
+    sees, by name -> entries (``Probes.registers``); ``collections``: by Python's collector so far, of each generation.
     """
 
     when: float
@@ -68,6 +69,7 @@ class Look:
     resident: int = 0
     registers: dict[str, int] = field(default_factory=dict)
     types: Counted = field(default_factory=lambda: Counted({}))
+    collections: tuple[int, ...] = ()
 
     @cached_property
     def address(self) -> Longs:
@@ -127,6 +129,7 @@ def take(
     look = Look(
         time.perf_counter(), dict(counts), (seen.address, seen.kind, seen.length), caches, named, *held, registers,
         Counted(dict(zip(seen.kinds.tolist(), seen.numbers.tolist(), strict=True))),
+        tuple(generation["collections"] for generation in gc.get_stats()),
     )  # fmt: skip
     return look, seen
 
@@ -153,7 +156,7 @@ def is_compiled_container(kind: type) -> bool:
 def _holds_unseen(kind: type) -> bool:
     if kind in _NO_CONTAINERS or issubclass(kind, (list, dict, set, frozenset, tuple, deque, BaseException, type)):
         return False
-    if not kind.__flags__ & _TRACKED or kind.__dictoffset__ or kind.__module__.startswith("memfit."):
+    if not kind.__flags__ & _TRACKED or kind.__dictoffset__ or is_watching(kind):
         return False
     return not any("__slots__" in base.__dict__ for base in kind.__mro__)
 

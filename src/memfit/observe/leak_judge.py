@@ -40,10 +40,12 @@ from memfit.observe.leak_details import (
     what,
 )
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR, Source, process_slope
 from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
+from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
-from memfit.observe.watcher import FLOOR, Source, Watcher, process_slope
+from memfit.observe.watcher import Watcher, users_frame
 from memfit.runtime.living import survey
 
 _SAMPLE = 12
@@ -80,22 +82,30 @@ class _Judge:
     def __init__(self, watcher: Watcher, source: Source, skip: Sequence[int], final: bool) -> None:
         self.watcher, self.source = watcher, source
         self.probes: Probes = watcher.probes()
+        self.slope = process_slope(source)
+        self.garbage: leak_cycles.Garbage | None = None
+        if final and self.slope.growing:  # before the look and the walks, whose own objects would be among it
+            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, watcher.looks[0].address)
         before = watcher.meter.read()
         watcher.look()
         watcher.meter.exclude(before)
-        self.looks = [look for look in watcher.looks if source.name in look.counts or look is watcher.looks[0]]
+        self.looks = [look for look in watcher.looks if source.name in look.counts]
+        if len(self.looks) < 3 and self.looks[0] is not watcher.looks[0]:
+            self.looks.insert(0, watcher.looks[0])
         self.last_step = source.count
-        self.slope = process_slope(source)
         self.quiet: list[dict[str, str]] = []
         self.skip = skip
+        self.ends_inside = users_frame() is not None
+        """Whether the function with the steps is still running, so that what its variables hold is there."""
         self.found: list[Finding] = []
         self.flagged: set[int] = set()
         self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.reached: set[int] = set()
-        self.garbage: leak_cycles.Garbage | None = None
-        if final and self.slope.growing:  # before the walks, whose own objects would be among it
-            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, self.looks[0].address)
         self.seen = survey()
+        self.own = own_addresses(self.seen, [id(thing) for thing, _ in watcher.tracked.values()])
+        own = np.isin(self.seen.address, np.fromiter(self.own, np.int64, len(self.own)))
+        self.fresh = ~self.looks[0].has(self.seen.address) & ~own
+        """Which of the objects seen were made since the first look, by the program."""
 
     def steps(self, look: Look) -> int:
         return look.counts.get(self.source.name, 0)
@@ -255,10 +265,13 @@ class _Judge:
     def _rising_kinds(self) -> dict[int, float]:
         found = {}
         now = dict(zip(self.seen.kinds.tolist(), self.seen.numbers.tolist(), strict=True))  # garbage does not count
+        kinds, numbers = np.unique(self.seen.kind[self.fresh], return_counts=True)
+        fresh = dict(zip(kinds.tolist(), numbers.tolist(), strict=True))
         for kind, points in rising_types(self.looks, self.steps).items():
             if kind in now:  # tuples are not among the objects
                 points[-1] = (points[-1][0], min(points[-1][1], now[kind]))
-            rate = (points[-1][1] - points[0][1]) / max(1, points[-1][0] - points[0][0])
+            gained = min(points[-1][1] - points[0][1], fresh.get(kind, 0))
+            rate = gained / max(1, points[-1][0] - points[0][0])
             if rate >= 0.05 and not levels_off(points):
                 found[kind] = rate
         return found
@@ -268,11 +281,10 @@ class _Judge:
         chosen = sorted(kinds, key=lambda kind: -kinds[kind])[: 4 * _MOST_KINDS]
         found: dict[int, list[Any]] = defaultdict(list)
         wanted = set(chosen)
-        fresh = ~self.looks[0].has(self.seen.address)
-        for index in np.flatnonzero(fresh)[::-1].tolist():
+        for index in np.flatnonzero(self.fresh)[::-1].tolist():
             thing = self.seen.objects[index]
             kind = id(type(thing))
-            if kind in wanted and len(found[kind]) < _SAMPLE and not type(thing).__module__.startswith("memfit."):
+            if kind in wanted and len(found[kind]) < _SAMPLE:
                 found[kind].append(thing)
         return found
 
@@ -306,10 +318,10 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
             None, [], [], Slope(None, 0, 0, 0, 0, 0), source.name, source.count,
             [f"not enough steps: {source.count} were seen, at least {LEAST_STEPS + 3} are needed"],
         )  # fmt: skip
-    court = _Judge(watcher, source, skip, final)
     gc_was = gc.isenabled()
-    gc.disable()
+    gc.disable()  # a collection on the way would hide what is garbage now
     try:
+        court = _Judge(watcher, source, skip, final)
         court.containers()
         leak_names.replaced(court)
     finally:

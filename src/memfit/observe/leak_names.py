@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from memfit.ir.leak import Finding
 from memfit.observe.held_bytes import held_by, newest
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.named_values import named_values
-from memfit.observe.watcher import FLOOR
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge

@@ -21,9 +21,9 @@ from memfit.ir.leak import Finding, Register
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.held_bytes import Held, held_by
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.retention import Chain
-from memfit.observe.watcher import FLOOR
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
@@ -90,8 +90,8 @@ def _birth(court: _Judge, thing: Any) -> str:
     return births.most_common(1)[0][0] if births else ""
 
 
-def orphans(court: _Judge) -> None:
-    """Objects that live although no name reaches them."""
+def orphans(court: _Judge, *, known_only: bool) -> None:
+    """Objects that live although no name reaches them; ``known_only``: those of which it can be told who keeps them."""
     _, kinds, _ = court.unheld
     left = court.left()
     if left <= 0 or not kinds or court.garbage is None:  # without a collection garbage would look the same
@@ -115,6 +115,8 @@ def orphans(court: _Judge) -> None:
             continue
         known = court.probes.orphan(things[-1])
         near = [row for row in registers if 0.4 * rate <= row[1] <= 2.5 * rate]
+        if known_only and known is None and not near:
+            continue
         if known is not None:
             kind, what, holder, fix = known.kind, known.what, known.holder, known.fix
         elif near:
@@ -136,12 +138,10 @@ def orphans(court: _Judge) -> None:
 
 
 def _unreached(court: _Judge, kinds: dict[int, float]) -> list[Any]:
-    fresh = ~court.looks[0].has(court.seen.address)
     found = []
-    for index in np.flatnonzero(fresh).tolist():
+    for index in np.flatnonzero(court.fresh).tolist():
         thing = court.seen.objects[index]
-        kind = type(thing)
-        if id(kind) in kinds and id(thing) not in court.reached and not kind.__module__.startswith("memfit."):
+        if id(type(thing)) in kinds and id(thing) not in court.reached:
             found.append(thing)
             if len(found) >= _MOST_ORPHANS:
                 break

@@ -12,11 +12,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from memfit.ir.leak import Finding
 from memfit.machine.own_code import place
 from memfit.observe import leak_cycles, leak_piles
 from memfit.observe.held_bytes import held_by
-from memfit.observe.leak_curve import Slope, slope_of
+from memfit.observe.leak_curve import BLOCKS, WARM_SHARE, Slope, slope_of
 from memfit.observe.leak_meter import process_name, trim
 
 if TYPE_CHECKING:
@@ -37,9 +39,10 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
         _stuck(court)
     if court.left() > 0:
         _compiled(court)
-    leak_piles.orphans(court)
+    leak_piles.orphans(court, known_only=True)
     if court.left() > 0:
         _registered(court)
+    leak_piles.orphans(court, known_only=False)
     if court.left() > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
         _native(court, final, notes)
 
@@ -75,11 +78,19 @@ def explain_cycles(court: _Judge) -> None:
     if garbage is None:
         return
     left = court.left()
+    if left <= 0:
+        return
     per_step = min(garbage.nbytes / _span(court), 1.2 * left)
-    if left <= 0 or per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+    first, last = court.looks[0].collections, court.looks[-1].collections
+    since = [after - before for before, after in zip(first, last, strict=True)]
+    if per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+        if sum(since[:2]) and _collected(court, garbage):
+            court.quiet.append({"what": "objects in reference cycles", "why": "the collector has freed most of them"})
+            court.slope = replace(court.slope, growing=False)
         return
     rate = garbage.objects / _span(court)
-    if leak_cycles.patience(per_step, rate) < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
+    due = leak_cycles.patience(per_step, rate, since, _span(court))
+    if due < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
         court.quiet.append({
             "what": f"{garbage.objects} objects in reference cycles ({garbage.cycle})",
             "why": "the collector frees them before they come to much",
@@ -96,6 +107,21 @@ def explain_cycles(court: _Judge) -> None:
         "gc.collect() every so many steps" + ("" if gc.isenabled() else "; the collector is switched off here"),
         "", (holder,), (round(per_step), round(per_step)),
     ))  # fmt: skip
+
+
+def _collected(court: _Judge, garbage: leak_cycles.Garbage) -> bool:
+    """Whether little of what had grown is left, where the collector came by while the steps ran.
+
+    Such a curve rises from one collection to the next; how far it has come when the steps end is chance.
+    """
+    if not gc.isenabled() or not court.ends_inside:
+        return False
+    samples = court.source.samples
+    warm = int(np.searchsorted(samples.step, samples.step[0] + WARM_SHARE * (samples.step[-1] - samples.step[0])))
+    held = np.add(samples.heap, samples.python)
+    steps = samples.step[-1] - samples.step[warm]
+    rest = float(held[-1] - garbage.freed - held[warm : warm + max(1, (len(held) - warm) // BLOCKS)].min())
+    return rest < 0.3 * court.slope.slope * max(1, steps)
 
 
 def _without(court: _Judge, per_step: float) -> Slope:

@@ -16,6 +16,7 @@ import numpy as np
 
 from memfit.observe.leak_census import CACHE_TYPE, Look, grown
 from memfit.observe.named_values import named_values
+from memfit.observe.own_objects import is_watching
 from memfit.runtime.living import Survey
 
 LEAST_RATE = 0.02
@@ -70,7 +71,7 @@ def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps) -> lis
     found: dict[int, Suspect] = {}
     for index in chosen:
         thing = seen.objects[index]
-        if not type(thing).__module__.startswith("memfit."):
+        if not is_watching(type(thing)):
             found[id(thing)] = Suspect(thing)
     addresses = np.fromiter(found, np.int64, len(found))
     for look in looks:
