@@ -113,7 +113,7 @@ class _Judge:
     # -- containers and caches -----------------------------------------------------------------------------------
 
     def containers(self) -> None:
-        suspects = growing_containers(self.looks, self.seen, self.steps)
+        suspects = growing_containers(self.looks, self.seen, self.steps, self.own)
         suspects += growing_tables(self.looks, self.steps)
         caches = growing_caches(self.looks, self.seen, self.steps)
         for suspect in (*suspects, *caches):

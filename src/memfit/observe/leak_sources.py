@@ -20,6 +20,8 @@ FLOOR = 512
 ENOUGH = 20
 _MOST_SAMPLES = 1200
 _STEADY = 8
+_MOST, _SOME = 0.4, 0.2
+"""Share of the time for which a loop counts; the smaller one where it still turns."""
 _RANKS = {"declared": 0, "optimizer": 1, "loop": 2, "loader": 3, "time": 4}
 
 
@@ -71,12 +73,15 @@ def leader_of(given: Iterable[Source]) -> Source | None:
     best = min(_RANKS[source.kind] for source in steady)
     same = [source for source in sources if _RANKS[source.kind] == best]
     start, end = min(s.first for s in same), max(s.last for s in same)
-    long = [s for s in same if s.last - s.first >= 0.4 * (end - start)] or same
-    going = [s for s in long if s.last + 2 * (s.last - s.first) / (s.count - 1) >= end] or long
-    many = [s for s in going if s.count >= ENOUGH]
+    going = [s for s in same if s.last + 2 * (s.last - s.first) / (s.count - 1) >= end]
+    going = [s for s in going if s.last - s.first >= _SOME * (end - start)]
+    long = [s for s in same if s.last - s.first >= _MOST * (end - start)]
+    long = [s for s in long if all(other.first < s.last for other in going)]
+    left = {id(s): s for s in (*long, *going)}.values() or same
+    many = [s for s in left if s.count >= ENOUGH]
     if many:
         return min(many, key=lambda s: (s.count, s.depth))
-    return max(going, key=lambda s: s.count)
+    return max(left, key=lambda s: s.count)
 
 
 def process_slope(source: Source) -> Slope:

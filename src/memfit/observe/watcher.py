@@ -28,6 +28,7 @@ from memfit.observe.leak_census import Look, length_of, named_sizes, take
 from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
+from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
 from memfit.observe.retention import program_roots
 from memfit.runtime.living import Survey
@@ -199,7 +200,8 @@ class Watcher:
             max(last.held - look.held, last.resident - look.resident) >= FLOOR * max(1, steps(last) - steps(look))
             for look in self.looks[:-1]
         )
-        suspects = [s for s in growing_containers(self.looks[-2:], seen, steps) if s.rate >= LEAST_RATE]
+        own = own_addresses(seen, [id(thing) for thing, _ in self.tracked.values()])
+        suspects = [s for s in growing_containers(self.looks[-2:], seen, steps, own) if s.rate >= LEAST_RATE]
         suspects += growing_tables(self.looks[-2:], steps)
         suspects += growing_caches(self.looks[-2:], seen, steps)
         if not more and all(suspect.rate < _QUICK for suspect in suspects):
