@@ -1,4 +1,4 @@
-"""What the leak hunt may count and what not: its own objects, garbage, levels of a program that is gone, which loop is the step."""
+"""What the leak hunt may count and what not: its own objects, garbage, levels of a program that is gone, which loop counts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,13 @@ class TestHistory:
             history.add(written)
         path.write_bytes(path.read_bytes()[:-9])
         (found,) = read_history(path)
-        assert (found.name, found.kind, found.depth, found.count, found.last) == ("loop at x.py:3", "loop", 1, 39, 39 / 4)
+        assert (found.name, found.kind, found.depth, found.count, found.last) == (
+            "loop at x.py:3",
+            "loop",
+            1,
+            39,
+            39 / 4,
+        )
         assert found.samples.heap == written.samples.heap[:39]
         assert process_slope(found).growing is True
 
@@ -75,7 +81,10 @@ class TestWhichLoopIsTheStep:
 
     def test_a_declared_step_before_all(self):
         declared = self.loop("steps", 20, 3.0, 5.0, kind="declared")
-        assert leader_of([self.loop("batches", 250, 0.1, 10.0), declared, self.loop("time", 90, 0, 10, kind="time")]) is declared
+        assert (
+            leader_of([self.loop("batches", 250, 0.1, 10.0), declared, self.loop("time", 90, 0, 10, kind="time")])
+            is declared
+        )
         assert leader_of([]) is None
 
 

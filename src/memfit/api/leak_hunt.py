@@ -47,7 +47,7 @@ class Hunt:
         try:
             own = (self.watcher, self, self.watcher.tracked, vars(self.watcher), vars(self), self.watcher.sources)
             found = judge(self.watcher, skip=[id(thing) for thing in own], final=final)
-            if self.judgement is None or found.leaking is not None:
+            if self.judgement is None or found.leaking is not None or found.source != self.judgement.source:
                 self.judgement = found
         except Exception as error:
             self.notes.append(f"one judgement failed ({type(error).__name__}: {error}); please report it")
@@ -69,12 +69,15 @@ class Hunt:
             self.judgement = Judgement(
                 True, [], [], slope, source.name, source.count, ["memory grows; who holds it could not be looked for"]
             )
-            self.watcher.judged_at = source.count
+            self.watcher.judged_at[source.name] = source.count
 
     def judge_if_new(self) -> None:
         """Judge unless the last judgement saw nearly all of the steps."""
         leader = self.watcher.leader()
-        if leader is not None and (self.judgement is None or leader.count >= 1.25 * self.watcher.judged_at):
+        if leader is None:
+            return
+        last = self.watcher.judged_at.get(leader.name, 0)
+        if self.judgement is None or self.judgement.source != leader.name or leader.count >= 1.25 * last:
             self.judge()
 
     def report(self) -> LeakReport:

@@ -71,7 +71,11 @@ class ScriptWatch:
             return
         source.ends += 1
         count = leader.count
-        if count < LEAST_JUDGED or source.ends > max(1, count // 4) or count < 1.5 * self.watcher.judged_at:
+        if (
+            count < LEAST_JUDGED
+            or source.ends > max(1, count // 4)
+            or count < 1.5 * self.watcher.judged_at.get(leader.name, 0)
+        ):
             return
         elapsed = time.perf_counter() - self.hunt.began
         if self.hunt.judging <= max(6.0, 0.05 * elapsed):

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from memfit.machine.own_code import is_users_file, place
+from memfit.observe.compiled_containers import length_of
 from memfit.observe.held_bytes import newest
-from memfit.observe.leak_census import Look, length_of
+from memfit.observe.leak_census import Look
 from memfit.runtime.living import survey
 
 LONGEST = 6.0

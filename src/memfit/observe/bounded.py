@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from memfit.observe.leak_census import CACHE_TYPE
+from memfit.observe.compiled_containers import CACHE_TYPE
 
 _TAKERS = frozenset({"pop", "popitem", "popleft", "clear", "evict", "_evict"})
 _LIMITS = re.compile(r"max|cap|limit|budget|bound|size|keep|window|length|count|len", re.IGNORECASE)

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from memfit.observe.leak_census import CACHE_TYPE, Longs, is_compiled_container
+from memfit.observe.compiled_containers import CACHE_TYPE, contents, is_compiled_container
+from memfit.observe.leak_census import Longs
 from memfit.observe.probes import Probes
 
 _NOT_ENTERED = (ModuleType, CodeType)
@@ -54,8 +55,10 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
         while queue and left > 0:
             thing = queue.popleft()
             address = id(thing)
-            if address in seen or issubclass(type(thing), _NOT_ENTERED) or _is_old(address, thing, old):
+            if address in seen or _is_old(address, thing, old):
                 continue
+            if issubclass(type(thing), _NOT_ENTERED) and not (thing is element and gc.is_tracked(thing)):
+                continue  # a module that is added itself is looked into
             seen.add(address)
             alive.append(thing)
             left -= 1
@@ -126,7 +129,7 @@ def newest(container: Any, count: int) -> list[Any]:
         if isinstance(container, (set, frozenset)):
             return list(container)[-count:]
         if is_compiled_container(type(container)):  # in no order: some of all
-            parts = [part for part in gc.get_referents(container) if not isinstance(part, (type, ModuleType))]
+            parts = [part for part in contents(container) if not isinstance(part, (type, ModuleType))]
             return parts[:: max(1, len(parts) // count)][-count:]
     except RuntimeError:  # it changed while it was looked at, by another thread
         return []

@@ -2,53 +2,32 @@
 
 Two looks at the same process, held side by side, tell which containers became longer, of which types there are more,
 and which objects are new; no reference to a user's object is kept between them, only its address. Containers are lists,
-dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size; of objects that
-compiled code made (a pickler's memo, a parser's tree, ``itertools.cycle``) the number of what they refer to is the length.
+dicts, sets, deques and what derives from them, and what compiled code made (``compiled_containers``); caches of
+``functools.lru_cache`` are asked for their size.
 Cost of a look: about 18 ms per 100,000 objects; what is sorted is sorted when it is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import sys
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from types import (
-    AsyncGeneratorType,
-    BuiltinFunctionType,
-    CellType,
-    ClassMethodDescriptorType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GeneratorType,
-    GetSetDescriptorType,
-    MappingProxyType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-    TracebackType,
-    WrapperDescriptorType,
-)  # fmt: skip
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from memfit.observe.own_objects import is_watching
+from memfit.observe.compiled_containers import CACHE_TYPE, measure
 from memfit.runtime.living import Survey, survey
 
 Longs = npt.NDArray[np.int64]
-CACHE_TYPE = type(functools.lru_cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -120,7 +99,7 @@ def take(
 ) -> tuple[Look, Survey]:
     """Look now; returns the look, and the objects that it saw, to be dropped soon. ``held``: bytes held, and resident."""
     seen = survey()
-    _measure_compiled(seen)
+    measure(seen)
     caches: dict[int, tuple[int, int]] = {}
     for thing in seen.of_type(CACHE_TYPE):
         with contextlib.suppress(Exception):
@@ -132,59 +111,6 @@ def take(
         tuple(generation["collections"] for generation in gc.get_stats()),
     )  # fmt: skip
     return look, seen
-
-
-_NO_CONTAINERS = frozenset({
-    BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, CoroutineType, AsyncGeneratorType, MethodType,
-    ModuleType, TracebackType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, ClassMethodDescriptorType,
-    WrapperDescriptorType, MethodWrapperType, MappingProxyType, weakref.ref, property, staticmethod, classmethod, slice,
-    super, type, CACHE_TYPE, memoryview,
-})  # fmt: skip
-_TRACKED = 1 << 14
-_MOST_OF_A_KIND = 600
-_compiled_kinds: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-
-
-def is_compiled_container(kind: type) -> bool:
-    """Whether objects of a type are made by compiled code, and may hold any number of others without showing a length."""
-    known = _compiled_kinds.get(kind)
-    if known is None:
-        known = _compiled_kinds[kind] = _holds_unseen(kind)
-    return known
-
-
-def _holds_unseen(kind: type) -> bool:
-    if kind in _NO_CONTAINERS or issubclass(kind, (list, dict, set, frozenset, tuple, deque, BaseException, type)):
-        return False
-    if not kind.__flags__ & _TRACKED or kind.__dictoffset__ or is_watching(kind):
-        return False
-    return not any("__slots__" in base.__dict__ for base in kind.__mro__)
-
-
-def _measure_compiled(seen: Survey) -> None:
-    """Put the lengths of compiled containers among the lengths; of a kind with very many objects none is one."""
-    few = np.flatnonzero(seen.numbers <= _MOST_OF_A_KIND)
-    wanted = [
-        number
-        for number, at in zip(seen.kinds[few].tolist(), seen.first[few].tolist(), strict=True)
-        if is_compiled_container(type(seen.objects[at]))
-    ]
-    referents = gc.get_referents
-    for place in np.flatnonzero(np.isin(seen.kind, wanted)).tolist():
-        seen.length[place] = len(referents(seen.objects[place]))
-
-
-def length_of(thing: Any) -> int:
-    """The length of a container as a look measures it, -1 where it has none. Never runs a length of the user's own."""
-    try:
-        for kind in (list, dict, set, frozenset, deque):
-            if isinstance(thing, kind):
-                return int(kind.__len__(thing))  # type: ignore[arg-type]
-        if type(thing) is CACHE_TYPE:
-            return int(thing.cache_info().currsize)
-        return len(gc.get_referents(thing)) if is_compiled_container(type(thing)) else -1
-    except Exception:
-        return -1
 
 
 def grown(first: Look, last: Look) -> dict[int, int]:

@@ -26,8 +26,9 @@ from memfit.ir.leak import Finding
 from memfit.observe import leak_cycles, leak_names, leak_piles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
+from memfit.observe.compiled_containers import CACHE_TYPE, is_compiled_container
 from memfit.observe.held_bytes import Held, held_by, newest
-from memfit.observe.leak_census import CACHE_TYPE, Look, is_compiled_container, rising_types
+from memfit.observe.leak_census import Look, rising_types
 from memfit.observe.leak_curve import LEAST_STEPS, Slope, slope_of
 from memfit.observe.leak_details import (
     container_name,
@@ -101,6 +102,8 @@ class _Judge:
         self.flagged: set[int] = set()
         self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.reached: set[int] = set()
+        self.nameless: list[Suspect] = []
+        """Containers that grow, to which no name leads."""
         self.seen = survey()
         self.own = own_addresses(self.seen, [id(thing) for thing, _ in watcher.tracked.values()])
         own = np.isin(self.seen.address, np.fromiter(self.own, np.int64, len(self.own)))
@@ -132,6 +135,7 @@ class _Judge:
         for suspect in candidates:
             chain = chains.get(id(suspect.thing))
             if chain is None:
+                self.nameless.append(suspect)
                 continue
             text = pattern(chain)
             groups.setdefault(text, _Group(text, chain)).suspects.append(suspect)
@@ -144,15 +148,19 @@ class _Judge:
         self.unheld = samples, kinds, chains
 
     def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
-        points = summed(group.suspects)
+        return self.weigh(group.suspects, {id(thing) for thing in group.chain.objects}, span)
+
+    def weigh(self, suspects: list[Suspect], above: set[int], span: int) -> tuple[Held, float]:
+        """What one more element keeps alive beside what is ``above``, and how many are added in a step (0 where few)."""
+        points = summed(suspects)
         gained = points[-1][1] - points[0][1]
         if gained < 2 or gained / span < 0.01:
             return Held(0, 0), 0.0
-        best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
+        best = max(suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
         most = _SAMPLE if not is_compiled_container(type(best.thing)) else 4 * _SAMPLE  # in no order
         count = min(most, best.points[-1][1] - best.points[0][1]) or 1
         elements = newest(best.thing, count)
-        stop = {id(thing) for thing in group.chain.objects} | {id(s.thing) for s in group.suspects}
+        stop = above | {id(s.thing) for s in suspects}
         held = held_by(elements, self.looks[0].address, self.probes, self.watcher.shared, stop)
         held.nbytes += slot_bytes(best.thing)
         return held, gained / max(1, points[-1][0] - points[0][0])
@@ -177,11 +185,12 @@ class _Judge:
         )  # fmt: skip
         kind, fix = kind_and_fix(clue)
         self.flagged.update(id(s.thing) for s in group.suspects)
-        births = self._births(group.suspects, held)
+        grown_at = self._grown_at(group.suspects)
+        births = self.births(group.suspects, held) or grown_at
         share = rate / max(1e-9, sum(s.rate for s in group.suspects)) if len(group.suspects) > 1 else 1
         self.found.append(Finding(
             kind, what(thing, held, rate), group.pattern if len(group.suspects) > 1 else name, births,
-            round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, self._grown_at(group.suspects),
+            round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, grown_at,
             steps_of(chain, held), interval(points, held.nbytes), tuple((a, round(b * held.nbytes)) for a, b in points),
         ))  # fmt: skip
 
@@ -215,17 +224,17 @@ class _Judge:
             self.quiet.append({"what": name, "why": f"not full yet: {why}"})
             return True
         slope = self.slope
-        if held.facts["mapped"] and self._mapped_too():
+        if held.facts["mapped"] and self.resident().growing is True:
             return False
         if slope.growing is False and nbytes > 4 * max(slope.high, FLOOR) and nbytes > 4 * max(slope.slope, 0):
             self.quiet.append({"what": name, "why": "gets longer, but the process holds no more than before"})
             return True
         return False
 
-    def _mapped_too(self) -> bool:
-        """Whether the resident size grows: malloc knows nothing of mapped memory."""
+    def resident(self) -> Slope:
+        """The slope of the resident size: malloc knows nothing of mapped memory, and Python's blocks are only counted."""
         samples = self.source.samples
-        return slope_of(samples.step, [float(nbytes) for nbytes in samples.resident], FLOOR).growing is True
+        return slope_of(samples.step, [float(nbytes) for nbytes in samples.resident], FLOOR)
 
     def _caches_a_method(self, thing: Any, held: Held) -> bool:
         if not isinstance(thing, CACHE_TYPE):
@@ -235,7 +244,7 @@ class _Judge:
         own = getattr(function, "__qualname__", "").rpartition(".")[0].rpartition(".")[2]
         return bool(names[:1] == ("self",) and own and own in held.types)
 
-    def _births(self, suspects: Sequence[Suspect], held: Held) -> str:
+    def births(self, suspects: Sequence[Suspect], held: Held) -> str:
         window = self.watcher.birth_window
         if window is None:
             return ""
@@ -331,12 +340,12 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     leak_piles.piles(court)
     notes: list[str] = []
     leak_rest.explain_rest(court, final, notes)
-    findings = settled(court.found, court.slope)
+    findings = settled(court.found, court.slope, court.resident())
     leaking: bool | None = bool(findings)
     if not findings and court.slope.growing is None:
         leaking = None
         notes.append("not enough steps to tell")
     court.seen.objects.clear()
-    watcher.judged_at = source.count
+    watcher.judged_at[source.name] = source.count
     watcher.own_seconds += time.thread_time() - began
     return Judgement(leaking, findings, court.quiet[:20], court.slope, source.name, source.count, notes)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memfit.ir.leak import Finding, Register
+from memfit.ir.leak import Finding, Register, Stuck
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.held_bytes import Held, held_by
 from memfit.observe.leak_kinds import Clue, kind_and_fix
@@ -134,6 +134,31 @@ def orphans(court: _Judge, *, known_only: bool) -> None:
         court.found.append(Finding(
             kind, what, holder, birth, round(min(nbytes, left)), rate * max(1.0, held.objects), fix, "", (holder,),
             (round(min(nbytes, left)), round(left)),
+        ))  # fmt: skip
+
+
+def nameless(court: _Judge) -> None:
+    """Containers that grow although no name leads to them: the interpreter or a library holds them."""
+    left = court.left()
+    span = max(1, court.steps(court.looks[-1]) - court.steps(court.looks[0]))
+    rows = []
+    for suspect in court.nameless if left > 0 else ():
+        if not levels_off(suspect.points):
+            held, rate = court.weigh([suspect], set(), span)
+            rows.append((held.nbytes * rate, suspect, held, rate))
+    for nbytes, suspect, held, rate in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
+        if nbytes < max(FLOOR, 0.3 * left) or court.left() <= 0:
+            continue
+        kind = type(suspect.thing).__qualname__
+        known = court.probes.orphan(suspect.thing) or Stuck(
+            "container", f"{kind} gains {rate:.3g} a step", f"a {kind} object that only compiled code holds",
+            f"a C or C++ library holds a {kind} that only grows: clear, close or unregister there what was handed to it",
+            suspect.thing, 1,
+        )  # fmt: skip
+        birth = court.births([suspect], held)
+        court.found.append(Finding(
+            known.kind, known.what, known.holder, birth, round(min(nbytes, left)), rate * max(1.0, held.objects), known.fix, "",
+            (known.holder,), (round(min(nbytes, left)), round(left)), tuple(suspect.points),
         ))  # fmt: skip
 
 

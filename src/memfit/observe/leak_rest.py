@@ -42,6 +42,7 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
     leak_piles.orphans(court, known_only=True)
     if court.left() > 0:
         _registered(court)
+    leak_piles.nameless(court)
     leak_piles.orphans(court, known_only=False)
     if court.left() > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
         _native(court, final, notes)
@@ -83,8 +84,9 @@ def explain_cycles(court: _Judge) -> None:
     per_step = min(garbage.nbytes / _span(court), 1.2 * left)
     first, last = court.looks[0].collections, court.looks[-1].collections
     since = [after - before for before, after in zip(first, last, strict=True)]
+    over = bool(sum(since[:2])) and _collected(court, garbage)
     if per_step < 0.3 * left or garbage.objects < _span(court) / 2:
-        if sum(since[:2]) and _collected(court, garbage):
+        if over:
             court.quiet.append({"what": "objects in reference cycles", "why": "the collector has freed most of them"})
             court.slope = replace(court.slope, growing=False)
         return
@@ -95,7 +97,7 @@ def explain_cycles(court: _Judge) -> None:
             "what": f"{garbage.objects} objects in reference cycles ({garbage.cycle})",
             "why": "the collector frees them before they come to much",
         })  # fmt: skip
-        court.slope = _without(court, per_step)
+        court.slope = replace(court.slope, growing=False) if over else _without(court, per_step)
         return
     window = court.watcher.birth_window
     births = window.of_kind.get(garbage.element, Counter()) if window is not None else Counter()
@@ -159,7 +161,11 @@ def _line_of_growth(court: _Judge) -> tuple[str, float, str]:
     if window is None or not window.heap_by_line:
         return "", 0.0, ""
     (path, number), nbytes = window.heap_by_line.most_common(1)[0]
-    return place(path, number), nbytes / court.watcher.line_steps, window.functions.get((path, number), "")
+    return (
+        place(path, number),
+        nbytes / court.watcher.line_steps(court.source),
+        window.functions.get((path, number), ""),
+    )
 
 
 def _native(court: _Judge, final: bool, notes: list[str]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from memfit.observe.leak_census import CACHE_TYPE, Look, grown
+from memfit.observe.compiled_containers import CACHE_TYPE
+from memfit.observe.leak_census import Look, grown
 from memfit.observe.named_values import named_values
 from memfit.runtime.living import Survey
 
@@ -52,9 +53,7 @@ def levels_off(points: Sequence[tuple[int, float]]) -> bool:
     return whole <= 0 or late < _LEVEL * whole
 
 
-def growing_containers(
-    looks: Sequence[Look], seen: Survey, steps: Steps, own: Collection[int]
-) -> list[Suspect]:
+def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps, own: Collection[int]) -> list[Suspect]:
     """Containers that grew from the first look at which they were there to the last, most grown first.
 
     Args:

@@ -24,7 +24,8 @@ from typing import Any
 
 from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
-from memfit.observe.leak_census import Look, length_of, named_sizes, take
+from memfit.observe.compiled_containers import length_of
+from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
@@ -63,13 +64,12 @@ class Watcher:
         self.tracked: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
         self.line_window: LineWindow | None = None
         self.birth_window: BirthWindow | None = None
-        self.line_steps = self.birth_steps = 0
         self.workers: dict[int, list[tuple[int, int]]] = {}
         self.own_seconds = self._look_seconds = 0.0
         self.began = time.perf_counter()
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
-        self.judged_at = 0
+        self.judged_at: dict[str, int] = {}
         self._closely, self._share = closely, share
         self._window_end = 0
         self._busy = threading.Lock()
@@ -77,6 +77,8 @@ class Watcher:
         self._next_workers = 0.0
         self.faults: list[str] = []
         self.active = True
+        self._tracked_by: Source | None = None
+        self._traced: tuple[Source, int] | None = None
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,10 @@ class Watcher:
             source.samples.add(source.count, now, level.heap, level.python, level.resident)
             self.on_sample(source)
             if leader is source:
+                if self._tracked_by is not source:
+                    for _, points in self.tracked.values():
+                        points.clear()
+                    self._tracked_by = source
                 for thing, points in self.tracked.values():
                     length = length_of(thing)
                     if length >= 0:
@@ -136,7 +142,7 @@ class Watcher:
         """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
         self.looks, self.tracked, self.shared = [], {}, set()
-        self.line_window = self.birth_window = None
+        self.line_window = self.birth_window = self._traced = None
 
     def leader(self) -> Source | None:
         """The source whose turns are the steps, as far as can be told now."""
@@ -147,7 +153,7 @@ class Watcher:
     def _closer(self, source: Source) -> None:
         if self._window_end:
             source.next_count = 0
-            if source.count >= self._window_end:
+            if source is not self._line_from[0] or source.count >= self._window_end:
                 self._next_window(source)
             return
         last = self.looks[-1].counts.get(source.name, 0) if self.looks else 0
@@ -167,9 +173,9 @@ class Watcher:
         del seen
         self._look_seconds = time.thread_time() - began
         self.meter.exclude(before)
+        self.on_look()
         if self.line_window is not None and self.line_window.open:
             self.line_window.begin_here()
-        self.on_look()
 
     def look(self) -> Survey:
         """Look now; returns what was seen."""
@@ -214,7 +220,7 @@ class Watcher:
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
         self.birth_window = BirthWindow(things, kinds, last)
         self._window_end = source.count + WINDOW_STEPS
-        self._line_from = source.count
+        self._line_from, self._tracked_by = (source, source.count), source
         if not self.line_window.start(users_frame()):
             self._window_end = source.count
         source.next_count = 0
@@ -224,14 +230,20 @@ class Watcher:
         assert self.birth_window is not None
         if self.line_window.open or not self.birth_window.started:
             self.line_window.stop()
-            self.line_steps = max(1, source.count - self._line_from)
+            self._traced = self._line_from[0], max(1, self._line_from[0].count - self._line_from[1])
             before = self.meter.read()
             if self.birth_window.start():
                 self.meter.exclude(before)
-                self._window_end = source.count + WINDOW_STEPS
-                self._birth_from = source.count
+                self._line_from, self._window_end = (source, source.count), source.count + WINDOW_STEPS
                 return
         self.close_windows()
+
+    def line_steps(self, source: Source) -> float:
+        """How many steps of ``source`` the lines were traced for."""
+        if self._traced is None:
+            return 1.0
+        by, steps = self._traced
+        return steps if by is source else max(1e-3, steps * source.count / by.count)
 
     @property
     def tracing(self) -> bool:
