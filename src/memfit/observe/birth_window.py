@@ -25,6 +25,7 @@ from memfit.machine.own_code import is_users_file, place
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.held_bytes import newest
 from memfit.observe.leak_census import Look
+from memfit.observe.line_owners import owner_in_line
 from memfit.runtime.living import survey
 
 LONGEST = 6.0
@@ -50,6 +51,7 @@ class LineWindow:
         self.grown: dict[int, Counter[tuple[str, int]]] = {id(thing): Counter() for thing in self._containers}
         self.heap_by_line: Counter[tuple[str, int]] = Counter()
         self.functions: dict[tuple[str, int], str] = {}
+        self.owners: dict[tuple[str, int], tuple[str, str]] = {}
         self.open = False
 
     def start(self, frame: FrameType | None) -> bool:
@@ -92,8 +94,12 @@ class LineWindow:
 
     def _local(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
-            self.functions[frame.f_code.co_filename, frame.f_lineno] = frame.f_code.co_qualname
-            self._note((frame.f_code.co_filename, frame.f_lineno))
+            line = frame.f_code.co_filename, frame.f_lineno
+            self._note(line)
+            if line not in self.functions:
+                self.functions[line] = frame.f_code.co_qualname
+                self.owners[line] = owner_in_line(frame)
+                self.begin_here()
         elif event == "return":
             above = frame.f_back
             if above is not None and is_users_file(above.f_code.co_filename):

@@ -130,7 +130,7 @@ def newest(container: Any, count: int) -> list[Any]:
             return list(container)[-count:]
         if is_compiled_container(type(container)):  # in no order: some of all
             parts = [part for part in contents(container) if not isinstance(part, (type, ModuleType))]
-            return parts[:: max(1, len(parts) // count)][-count:]
+            return parts[:: -max(1, len(parts) // count)][:count][::-1]
     except RuntimeError:  # it changed while it was looked at, by another thread
         return []
     return []

@@ -147,7 +147,7 @@ def _compiled(court: _Judge) -> None:
 def _registered(court: _Judge) -> None:
     for register, rate in leak_piles.rising_registers(court)[:1]:
         left = court.left()
-        line, _, _ = _line_of_growth(court)
+        line, *_ = _line_of_growth(court)
         court.found.append(Finding(
             register.kind, f"{rate:.3g} more entries a step in a list that only compiled code sees", register.holder,
             line, round(left), rate, register.fix, line, (register.holder,),
@@ -155,17 +155,16 @@ def _registered(court: _Judge) -> None:
         ))  # fmt: skip
 
 
-def _line_of_growth(court: _Judge) -> tuple[str, float, str]:
-    """Where malloc handed out most in the traced steps: the line, how much a step, the function; empty where none was seen."""
+def _line_of_growth(court: _Judge) -> tuple[str, float, str, tuple[str, str]]:
+    """Where malloc handed out most in the traced steps: the line, how much a step, the function, and whose method it called
+    (``owner_in_line``); empty where none was seen.
+    """
     window = court.watcher.line_window
     if window is None or not window.heap_by_line:
-        return "", 0.0, ""
+        return "", 0.0, "", ("", "")
     (path, number), nbytes = window.heap_by_line.most_common(1)[0]
-    return (
-        place(path, number),
-        nbytes / court.watcher.line_steps(court.source),
-        window.functions.get((path, number), ""),
-    )
+    steps, at = court.watcher.line_steps(court.source), (path, number)
+    return place(path, number), nbytes / steps, window.functions.get(at, ""), window.owners.get(at, ("", ""))
 
 
 def _native(court: _Judge, final: bool, notes: list[str]) -> None:
@@ -186,13 +185,16 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
             if trim() and resident - court.watcher.meter.read().resident >= 0.5 * left * _span(court):
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
-    line, share, function = _line_of_growth(court)
+    line, share, function, (owner, call) = _line_of_growth(court)
     if share >= 0.3 * left:
-        holder = f"native memory taken at {line}" + (f" in {function}()" if function not in ("", "<module>") else "")
+        inside = f" in {function}()" if function not in ("", "<module>") else ""
+        taken = f"native memory taken at {line}"
+        holder = f"{owner}{inside}: {taken}" + (f" by {call}" if call != owner else "") if owner else f"{taken}{inside}"
         what = "malloc'ed blocks that no Python object owns"
         fix = (
-            f"the call at {line} takes memory that is never given back: call the library's free or close function for it "
-            "(of an object made in C or through ctypes: release the reference that was taken, Py_DECREF)"
+            f"the call {f'{call} ' if call else ''}at {line} takes memory that is never given back: call the library's free, "
+            "clear or close function for it (of an object made in C or through ctypes: release the reference that was "
+            "taken, Py_DECREF)"
         )
     else:
         line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"
