@@ -85,6 +85,7 @@ def test_the_holder_is_named_and_look_alikes_are_not_flagged(case: manifest.Case
         assert said["leaking"] is not True, said["findings"]
         return
     assert said["leaking"] is True
-    assert any(re.search(case.holder, str(one["holder"]), re.IGNORECASE) for one in said["findings"][:3]), said[
-        "findings"
-    ]
+    holders = [
+        re.sub(r"[\w/.-]*\.py:\d+", "", str(one["holder"])) for one in said["findings"][:3]
+    ]  # a file's name is none
+    assert any(re.search(case.holder, holder, re.IGNORECASE) for holder in holders), said["findings"]

@@ -116,7 +116,7 @@ def newest(container: Any, count: int) -> list[Any]:
                 return []
             found: list[Any] = []
             for key, value in zip(reversed(container), reversed(container.values()), strict=False):
-                found.append(value if gc.is_tracked(value) or not gc.is_tracked(key) else (key, value))
+                found.append((value, key) if gc.is_tracked(key) else value)
                 if len(found) >= count:
                     break
             if found and isinstance(found[0], (int, float, type(None), bool)):  # the keys are what is kept

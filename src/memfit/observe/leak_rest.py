@@ -16,7 +16,7 @@ import numpy as np
 
 from memfit.ir.leak import Finding
 from memfit.machine.own_code import place
-from memfit.observe import leak_cycles, leak_piles
+from memfit.observe import leak_cycles, leak_leaves, leak_piles
 from memfit.observe.held_bytes import held_by
 from memfit.observe.leak_curve import BLOCKS, WARM_SHARE, Slope, slope_of
 from memfit.observe.leak_meter import process_name, trim
@@ -39,6 +39,8 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
         _stuck(court)
     if court.left() > 0:
         _compiled(court)
+    if court.left() > 0:
+        leak_leaves.grown_leaves(court, _line_of_growth(court)[0])
     leak_piles.orphans(court, known_only=True)
     if court.left() > 0:
         _registered(court)
@@ -211,10 +213,10 @@ def _workers(court: _Judge) -> None:
         slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
         if not slope.growing:
             continue
-        name = process_name(pid)
+        name, task = process_name(pid), court.probes.worker(pid)
         holder = court.probes.worker_data()
         court.found.append(Finding(
-            "worker", f"worker process {pid} ({name[:40]})", holder or f"worker process {pid}", "", round(slope.slope), 0.0,
+            "worker", f"worker process {pid} ({name[:40]})", holder or f"worker process {pid}" + (f", {task}" if task else ""), "", round(slope.slope), 0.0,
             "data that workers only read is copied page by page, because reading a Python object writes its reference "
             "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
             (round(slope.low), round(slope.high)), tuple(points),

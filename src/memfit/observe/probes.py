@@ -6,6 +6,7 @@ import atexit
 import contextvars
 import io
 import mmap
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -84,6 +85,13 @@ class PythonProbe(Probe):
             thing, 1,
         )  # fmt: skip
 
+    def worker(self, pid: int) -> str:
+        """A process that ``multiprocessing`` started."""
+        for process in list(getattr(sys.modules.get("multiprocessing.process"), "_children", ())):
+            if getattr(getattr(process, "_popen", None), "pid", None) == pid:
+                return str(getattr(process, "_name", ""))
+        return ""
+
     def registers(self) -> Iterable[Register]:
         """The functions to be called at exit."""
         count = getattr(atexit, "_ncallbacks", None)
@@ -151,6 +159,10 @@ class Probes:
     def compiled(self) -> dict[str, int]:
         """All answers."""
         return {name: number for probe in self._probes for name, number in probe.compiled().items()}
+
+    def worker(self, pid: int) -> str:
+        """The first answer."""
+        return next(filter(None, (probe.worker(pid) for probe in self._probes)), "")
 
     def worker_data(self) -> str:
         """The first answer."""
