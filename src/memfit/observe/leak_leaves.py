@@ -68,7 +68,10 @@ def _size(leaf: Any, probes: Probes, until: float) -> int:
 
 
 def grown_leaves(court: _Judge, line: str) -> None:
-    """Add findings for objects whose leaves have grown by much of what nothing else explains; ``line``: where memory is taken."""
+    """Add findings for objects whose leaves have grown by much of what nothing else explains
+
+    ``line``: where memory is taken.
+    """
     left, before = court.left(), court.watcher.leaves
     if left <= 0 or before is None or before[0] is not court.source:
         return

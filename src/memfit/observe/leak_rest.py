@@ -214,9 +214,9 @@ def _workers(court: _Judge) -> None:
         if not slope.growing:
             continue
         name, task = process_name(pid), court.probes.worker(pid)
-        holder = court.probes.worker_data()
+        holder = court.probes.worker_data() or f"worker process {pid}" + (f", {task}" if task else "")
         court.found.append(Finding(
-            "worker", f"worker process {pid} ({name[:40]})", holder or f"worker process {pid}" + (f", {task}" if task else ""), "", round(slope.slope), 0.0,
+            "worker", f"worker process {pid} ({name[:40]})", holder, "", round(slope.slope), 0.0,
             "data that workers only read is copied page by page, because reading a Python object writes its reference "
             "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
             (round(slope.low), round(slope.high)), tuple(points),
