@@ -123,10 +123,15 @@ class LineWindow:
 
 
 class BirthWindow:
-    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older."""
+    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older.
 
-    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look) -> None:
+    ``tables``: further containers, of which nobody knows yet which one grows; emptied at the end.
+    """
+
+    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look, tables: dict[int, Any]) -> None:
         self._containers = list(containers)
+        self._tables = tables
+        self._lengths: dict[int, int] = {}
         self._kinds = kinds
         self._before: Look | None = before
         self.started = 0.0
@@ -138,6 +143,7 @@ class BirthWindow:
         """Begin; False where ``tracemalloc`` is in use already."""
         if tracemalloc.is_tracing():
             return False
+        self._lengths = {address: len(table) for address, table in self._tables.items()}
         tracemalloc.start(_FRAMES)
         self.started = time.perf_counter()
         self.open = True
@@ -146,15 +152,18 @@ class BirthWindow:
     def stop(self) -> None:
         """Ask the new objects and end."""
         if not self.open:
+            self._tables.clear()
             return
         self.open = False
-        for container in self._containers:
+        grown = [table for address, table in self._tables.items() if len(table) > self._lengths.get(address, 0)]
+        for container in [*self._containers, *grown[:_MOST_CONTAINERS]]:
             lines = self.of_container.setdefault(id(container), Counter())
             for element in newest(container, _SAMPLED):
                 lines.update(filter(None, (_birth(part) for part in _parts(element))))
         if self._kinds and self._before is not None:
             self._ask_kinds(self._before)
         tracemalloc.stop()
+        self._tables.clear()
         self._containers = []
         self._before = None
 

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from memfit.machine.own_code import is_users_file
 from memfit.observe.compiled_containers import CACHE_TYPE, measure
 from memfit.runtime.living import Survey, survey
 
@@ -133,7 +134,7 @@ def rising_types(looks: list[Look], steps: Callable[[Look], int]) -> dict[int, l
     return found
 
 
-_ATOMS = (int, float, complex, bool, type(None), type, ModuleType)
+_ATOMS = (int, float, complex, bool, type(None), ModuleType)
 _SIZED = (list, dict, set, frozenset, tuple, str, bytes, bytearray, deque)
 
 
@@ -151,7 +152,7 @@ def named_sizes(
     seen: set[int] = set()
     while queue and len(found) < limit and time.thread_time() < until:
         name, value, depth = queue.popleft()
-        if isinstance(value, _ATOMS) or id(value) in seen:
+        if isinstance(value, _ATOMS) or id(value) in seen or (isinstance(value, type) and not _is_users(value)):
             continue
         seen.add(id(value))
         size = size_of(value)
@@ -179,9 +180,14 @@ def joined(name: str, part: str) -> str:
     return f"{path}{part}{found}{where}"
 
 
+def _is_users(kind: type) -> bool:
+    file = getattr(sys.modules.get(str(kind.__module__)), "__file__", None)
+    return isinstance(file, str) and is_users_file(file)
+
+
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     try:
         table = object.__getattribute__(value, "__dict__")
     except Exception:
         return iter(())
-    return iter(list(table.items())[:64]) if isinstance(table, dict) else iter(())
+    return iter(list(table.items())[:64]) if isinstance(table, (dict, MappingProxyType)) else iter(())

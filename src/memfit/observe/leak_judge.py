@@ -23,7 +23,7 @@ import numpy as np
 import numpy.ma
 
 from memfit.ir.leak import Finding
-from memfit.observe import leak_cycles, leak_names, leak_piles, leak_rest
+from memfit.observe import leak_cycles, leak_leaves, leak_names, leak_piles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.compiled_containers import CACHE_TYPE, is_compiled_container
@@ -100,8 +100,10 @@ class _Judge:
         """Whether the function with the steps is still running, so that what its variables hold is there."""
         self.found: list[Finding] = []
         self.flagged: set[int] = set()
+        self.excused: set[int] = set()
         self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.reached: set[int] = set()
+        self.untracked: leak_leaves.Untracked | None = None
         self.nameless: list[Suspect] = []
         """Containers that grow, to which no name leads."""
         self.seen = survey()
@@ -118,6 +120,7 @@ class _Judge:
     def containers(self) -> None:
         suspects = growing_containers(self.looks, self.seen, self.steps, self.own)
         suspects += growing_tables(self.looks, self.steps)
+        suspects += self._untracked_tables({id(suspect.thing) for suspect in suspects})
         caches = growing_caches(self.looks, self.seen, self.steps)
         for suspect in (*suspects, *caches):
             known = self.watcher.tracked.get(id(suspect.thing))
@@ -146,6 +149,18 @@ class _Judge:
         for group, held, rate in weighed:
             self._container_finding(group, held, rate)
         self.unheld = samples, kinds, chains
+
+    def _untracked_tables(self, known: set[int]) -> list[Suspect]:
+        before = self.watcher.untracked
+        if (
+            not self.slope.growing
+            or before is None
+            or before.source is not self.source
+            or self.last_step - before.count < 5
+        ):
+            return []
+        self.untracked = leak_leaves.untracked(self.source, self.seen, self.probes, self.own)
+        return [found for found in leak_leaves.grown_tables(before, self.untracked) if id(found.thing) not in known]
 
     def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
         return self.weigh(group.suspects, {id(thing) for thing in group.chain.objects}, span)
@@ -178,6 +193,7 @@ class _Judge:
         if isinstance(thing, CACHE_TYPE):
             name += " (lru_cache)"
         if self._excused(group, points, name, nbytes, held, thing, chain):
+            self.excused.update(id(s.thing) for s in group.suspects)
             return
         clue = Clue(
             name, container_name(thing), element_name(thing), held,

@@ -1,9 +1,9 @@
-"""One object that grows itself, deep inside: an array extended in place, a text or tensor that is replaced by a larger one.
+"""What grows and is not among the objects that the collector tracks: found by the objects that refer to it.
 
-Such objects (*leaves*) have no elements to count, and the collector often does not track them. What tells is how many bytes
-of leaves each object refers to itself, at two moments: when growth was first seen, and at the judgement. The object that
-refers to them has an address and a chain; the name of the leaf is the last step of it. Cost: 1 us an object, twice, and only
-in a program that grows; the graphs behind tensors are counted for at most ``_SECONDS``.
+A *leaf* is one object that grows itself: an array extended in place, a text or tensor replaced by a larger one. A *table* is
+a dict of numbers and bytes, which the collector lets go of. What tells is how many bytes of leaves each object refers to
+itself, and how long each table is, at two moments: when growth was first seen, and at the judgement. Cost: 1 us an object,
+twice, and only in a program that grows; the graphs behind tensors are counted for at most ``_SECONDS``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from memfit.ir.leak import Finding
 from memfit.observe.chain_words import holder_words
 from memfit.observe.held_bytes import held_by
 from memfit.observe.leak_kinds import Clue, kind_and_fix
-from memfit.observe.leak_sources import FLOOR
+from memfit.observe.leak_sources import FLOOR, Source
+from memfit.observe.leak_suspects import Suspect
 from memfit.observe.retention import Retention
 from memfit.runtime.living import Survey
 
@@ -32,14 +34,30 @@ if TYPE_CHECKING:
 _LEAVES = (str, bytes, bytearray, array.array)
 _OWNERS = (dict, list, OrderedDict, defaultdict, CellType)
 _LEAST = 2048
+_LEAST_LENGTH = 8
 _SECONDS = 1.0
 _MOST_NAMED = 6
 _SHARE = 0.2
 
 
-def leaf_bytes(seen: Survey, probes: Probes, own: Collection[int]) -> dict[int, int]:
-    """Bytes of the leaves that each object refers to itself, by its address; objects with few are left out."""
+@dataclass(frozen=True)
+class Untracked:
+    """At step ``count`` of ``source``: bytes of the leaves of each object, by its address, where they are many; lengths of
+    ``tables`` by address, and for a while the tables themselves (``kept``).
+    """
+
+    source: Source
+    count: int
+    leaves: dict[int, int]
+    tables: dict[int, int]
+    kept: dict[int, Any]
+
+
+def untracked(source: Source, seen: Survey, probes: Probes, own: Collection[int]) -> Untracked:
+    """Look at what the objects seen refer to beside each other."""
     found: dict[int, int] = {}
+    tables: dict[int, int] = {}
+    kept: dict[int, Any] = {}
     until = time.thread_time() + _SECONDS
     referents = gc.get_referents
     leaf: dict[type, bool] = {}
@@ -50,6 +68,11 @@ def leaf_bytes(seen: Survey, probes: Probes, own: Collection[int]) -> dict[int, 
         total = 0
         for child in referents(thing):
             kind = type(child)
+            if kind is dict:
+                if len(child) >= _LEAST_LENGTH and not gc.is_tracked(child) and id(thing) not in own:
+                    tables[id(child)] = len(child)
+                    kept[id(child)] = child
+                continue
             known = leaf.get(kind)
             if known is None:
                 known = leaf[kind] = issubclass(kind, _LEAVES) or probes.size(child) is not None
@@ -57,7 +80,7 @@ def leaf_bytes(seen: Survey, probes: Probes, own: Collection[int]) -> dict[int, 
                 total += _size(child, probes, until)
         if total >= _LEAST and id(thing) not in own:
             found[id(thing)] = total
-    return found
+    return Untracked(source, source.count, found, tables, kept)
 
 
 def _size(leaf: Any, probes: Probes, until: float) -> int:
@@ -67,19 +90,27 @@ def _size(leaf: Any, probes: Probes, until: float) -> int:
     return (probes.size(leaf) or 0) if time.thread_time() < until else 0
 
 
+def grown_tables(before: Untracked, now: Untracked) -> list[Suspect]:
+    """Tables that became longer from one moment to the other."""
+    found = []
+    for address, length in now.tables.items():
+        earlier = before.tables.get(address, 0)
+        if length > earlier:
+            points = [(before.count, earlier), (now.count, length)]
+            found.append(Suspect(now.kept[address], points, (length - earlier) / (now.count - before.count)))
+    return found
+
+
 def grown_leaves(court: _Judge, line: str) -> None:
     """Add findings for objects whose leaves have grown by much of what nothing else explains
 
     ``line``: where memory is taken.
     """
-    left, before = court.left(), court.watcher.leaves
-    if left <= 0 or before is None or before[0] is not court.source:
+    left, before, now = court.left(), court.watcher.untracked, court.untracked
+    if left <= 0 or before is None or now is None:
         return
-    span = court.last_step - before[1]
-    if span < 5:
-        return
-    now = leaf_bytes(court.seen, court.probes, court.own)
-    grown = {address: (size - before[2].get(address, 0)) / span for address, size in now.items()}
+    span = now.count - before.count
+    grown = {address: (size - before.leaves.get(address, 0)) / span for address, size in now.leaves.items()}
     chosen = sorted((a for a in grown if grown[a] >= max(FLOOR, _SHARE * left)), key=lambda a: -grown[a])[:_MOST_NAMED]
     if not chosen:
         return

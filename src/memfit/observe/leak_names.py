@@ -37,7 +37,11 @@ def replaced(court: _Judge) -> None:
     values = dict(named_values({name for _, name, _ in rows}))
     for rate, name, points in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
         value = values.get(name)
-        if value is None or any(name == finding.holder for finding in court.found) or id(value) in court.flagged:
+        if (
+            value is None
+            or any(name == finding.holder for finding in court.found)
+            or id(value) in court.flagged | court.excused
+        ):
             continue
         text = isinstance(value, (str, bytes, bytearray))
         framework = court.probes.size(value) is not None

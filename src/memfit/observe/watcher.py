@@ -26,7 +26,7 @@ from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.leak_census import Look, named_sizes, take
-from memfit.observe.leak_leaves import leaf_bytes
+from memfit.observe.leak_leaves import Untracked, untracked
 from memfit.observe.leak_meter import Meter, worker_bytes
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
@@ -71,7 +71,7 @@ class Watcher:
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
         self.judged_at: dict[str, int] = {}
-        self.leaves: tuple[Source, int, dict[int, int]] | None = None
+        self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
         self._window_end = 0
         self._busy = threading.Lock()
@@ -144,7 +144,7 @@ class Watcher:
         """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
         self.looks, self.tracked, self.shared = [], {}, set()
-        self.line_window = self.birth_window = self._traced = self.leaves = None
+        self.line_window = self.birth_window = self._traced = self.untracked = None
 
     def leader(self) -> Source | None:
         """The source whose turns are the steps, as far as can be told now."""
@@ -214,14 +214,14 @@ class Watcher:
         suspects += growing_caches(self.looks[-2:], seen, steps)
         if not more and all(suspect.rate < _QUICK for suspect in suspects):
             return
-        self.leaves = source, source.count, leaf_bytes(seen, self.probes(), own)
+        self.untracked = untracked(source, seen, self.probes(), own)
         for suspect in suspects[:200]:
             self.tracked[id(suspect.thing)] = (suspect.thing, list(suspect.points))
         before, after = self.looks[-2].types.by_type, last.types.by_type
         kinds = {kind for kind, number in after.items() if number - before.get(kind, 0) >= 0.5 * span}
         things = [suspect.thing for suspect in suspects[:24]]
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
-        self.birth_window = BirthWindow(things, kinds, last)
+        self.birth_window = BirthWindow(things, kinds, last, self.untracked.kept)
         self._window_end = source.count + WINDOW_STEPS
         self._line_from, self._tracked_by = (source, source.count), source
         if not self.line_window.start(users_frame()):
@@ -266,7 +266,7 @@ class Watcher:
         """End what is open; what was found stays."""
         if self.line_window is not None:
             self.line_window.stop()
-        if self.birth_window is not None and self.birth_window.open:
+        if self.birth_window is not None:
             before = self.meter.read()
             self.birth_window.stop()
             self.meter.exclude(before)
