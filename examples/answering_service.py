@@ -5,8 +5,8 @@
     memfit leaks --pid N                                        # from another terminal; the service prints its N
 
 A request is a text, the answer the most likely of eight labels by a small network over hashed words. Answers are kept in a
-cache that is bounded, and fills up: that is no leak. With ``--leak`` each request also leaves its features (4 KiB) behind under a
-number of its own. Only loopback is listened on, and texts longer than 64 KiB are refused.
+cache that is bounded, and fills up: that is no leak. With ``--leak`` each request also leaves its features (4 KiB) behind under
+a number of its own. Only loopback is listened on, and texts longer than 64 KiB are refused.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--leak", action="store_true", help="remember every request")
     parser.add_argument("--soak", type=int, default=0, metavar="N", help="ask N times over loopback, then end")
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two samples of the watching")
+    parser.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS", help="between two samples of the watching"
+    )
     given = parser.parse_args()
     Handler.answers = Answers(given.leak)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", given.port), Handler)
