@@ -7,12 +7,14 @@ import io
 import itertools
 import sqlite3
 import sys
+import weakref
 from types import ModuleType
 
 import pytest
 
 from memfit.observe.compiled_containers import contents, length_of, measure, stream_length
 from memfit.observe.held_bytes import held_by, newest
+from memfit.observe.leak_census import named_sizes
 from memfit.observe.line_owners import owner_in_line
 from memfit.observe.probes import ArrayProbe, Probes, PythonProbe
 from memfit.runtime.living import survey
@@ -70,6 +72,21 @@ class TestLengths:
         assert (
             held_by([[module]], before, PROBES, set(), ()).nbytes < 1000
         )  # referred to by something else: not its own
+
+
+class Node:
+    pass
+
+
+def test_a_proxy_of_what_is_gone_is_not_asked():
+    node = Node()
+    proxies, names = [weakref.proxy(node)], {"proxy": weakref.proxy(node)}
+    del node
+    measure(survey())
+    assert length_of(proxies[0]) == -1
+    assert named_sizes([("names", names), ("proxy", proxies[0])], lambda value: None) == {"names": 1}
+    assert held_by([proxies[0], (proxies[0], 1)], survey().address[:0], PROBES, set(), ()).nbytes > 0
+    assert newest(names, 3) == [*names.values()]
 
 
 class TestOwnerOfALine:

@@ -44,7 +44,7 @@ _NO_CONTAINERS = frozenset({
     BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, CoroutineType, AsyncGeneratorType, MethodType,
     ModuleType, TracebackType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, ClassMethodDescriptorType,
     WrapperDescriptorType, MethodWrapperType, MappingProxyType, weakref.ref, property, staticmethod, classmethod, slice,
-    super, type, CACHE_TYPE, memoryview,
+    super, type, CACHE_TYPE, memoryview, *weakref.ProxyTypes,
 })  # fmt: skip
 STREAMS = (io.StringIO, io.BytesIO)
 _TRACKED = 1 << 14
@@ -83,7 +83,7 @@ def measure(seen: Survey) -> None:
     inside: set[int] = set()
     for place in places:
         thing = seen.objects[place]
-        if isinstance(thing, STREAMS):
+        if issubclass(type(thing), STREAMS):
             seen.length[place] = stream_length(thing)
         else:
             seen.length[place] = 0
@@ -121,7 +121,7 @@ def contents(thing: Any) -> list[Any]:
 def stream_length(stream: Any) -> int:
     """Characters or bytes that a stream in memory holds; -1 once it is closed. Nothing is moved or copied."""
     try:
-        if isinstance(stream, io.BytesIO):
+        if issubclass(type(stream), io.BytesIO):
             return io.BytesIO.__sizeof__(stream) - io.BytesIO.__basicsize__
         return io.StringIO.tell(stream)
     except ValueError:
@@ -132,11 +132,11 @@ def length_of(thing: Any) -> int:
     """The length of a container as a look measures it, -1 where it has none. Never runs a length of the user's own."""
     try:
         for kind in (list, dict, set, frozenset, deque):
-            if isinstance(thing, kind):
+            if issubclass(type(thing), kind):
                 return int(kind.__len__(thing))  # type: ignore[arg-type]
         if type(thing) is CACHE_TYPE:
             return int(thing.cache_info().currsize)
-        if isinstance(thing, STREAMS):
+        if issubclass(type(thing), STREAMS):
             return stream_length(thing)
         return len(contents(thing)) if is_compiled_container(type(thing)) else -1
     except Exception:

@@ -71,13 +71,13 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
             total.types[type(thing).__qualname__] += 1
             total.facts.update(probes.facts(thing))
             total.facts.update(_facts(thing))
-            if isinstance(thing, FunctionType):
+            if type(thing) is FunctionType:
                 queue.extend(x for x in (thing.__closure__, thing.__defaults__, thing.__dict__) if x)
                 continue
             more = probes.edges(thing)
             if more is not None:
                 queue.extend(child for _, child in more)
-            if isinstance(thing, FrameType):
+            if type(thing) is FrameType:
                 queue.extend(c for c in gc.get_referents(thing) if c is not thing.f_globals and c is not thing.f_back)
                 continue
             queue.extend(gc.get_referents(thing))
@@ -119,7 +119,7 @@ def newest(container: Any, count: int) -> list[Any]:
                 found.append((value, key) if gc.is_tracked(key) else value)
                 if len(found) >= count:
                     break
-            if found and isinstance(found[0], (int, float, type(None), bool)):  # the keys are what is kept
+            if found and issubclass(type(found[0]), (int, float, type(None), bool)):  # the keys are what is kept
                 found = [(key, value) for key, value in list(container.items())[-count:]][::-1]
             return found[::-1]
         if isinstance(container, (list, tuple)):
@@ -129,7 +129,7 @@ def newest(container: Any, count: int) -> list[Any]:
         if isinstance(container, (set, frozenset)):
             return list(container)[-count:]
         if is_compiled_container(type(container)):  # in no order: some of all
-            parts = [part for part in contents(container) if not isinstance(part, (type, ModuleType))]
+            parts = [part for part in contents(container) if not issubclass(type(part), (type, ModuleType))]
             return parts[:: -max(1, len(parts) // count)][:count][::-1]
     except RuntimeError:  # it changed while it was looked at, by another thread
         return []

@@ -152,18 +152,19 @@ def named_sizes(
     seen: set[int] = set()
     while queue and len(found) < limit and time.thread_time() < until:
         name, value, depth = queue.popleft()
-        if isinstance(value, _ATOMS) or id(value) in seen or (isinstance(value, type) and not _is_users(value)):
+        kind = type(value)  # isinstance asks proxies for their class, and so runs code
+        if issubclass(kind, _ATOMS) or id(value) in seen or (issubclass(kind, type) and not _is_users(value)):
             continue
         seen.add(id(value))
         size = size_of(value)
-        if size is None and isinstance(value, (str, bytes, bytearray)):
+        if size is None and issubclass(kind, (str, bytes, bytearray)):
             size = sys.getsizeof(value)
-        elif size is None and isinstance(value, _SIZED):
+        elif size is None and issubclass(kind, _SIZED):
             with contextlib.suppress(Exception):
                 size = len(value)
         if size is not None:
             found[name] = size
-            if isinstance(value, dict) and depth < 2 and len(value) <= 64:
+            if issubclass(kind, dict) and depth < 2 and len(value) <= 64:
                 with contextlib.suppress(Exception):
                     queue.extend(
                         (joined(name, f"[{key!r}]"), item, depth + 1) for key, item in list(value.items())[:64]

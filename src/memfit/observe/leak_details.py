@@ -39,7 +39,7 @@ def element_name(thing: Any) -> str:
     """The type of what was added last."""
     elements = newest(thing, 1) if not isinstance(thing, CACHE_TYPE) else []
     element = elements[0] if elements else None
-    if isinstance(element, tuple) and element and not isinstance(element[0], (int, str, float)):
+    if type(element) is tuple and element and not isinstance(element[0], (int, str, float)):
         element = element[0]
     return type(element).__qualname__ if element is not None else ""
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LEAVES = (str, bytes, bytearray, array.array)
 _OWNERS = (dict, list, OrderedDict, defaultdict, CellType)
 _LEAST = 2048
-_LEAST_LENGTH = 8
+_LEAST_LENGTH = 2
 _SECONDS = 1.0
 _MOST_NAMED = 6
 _SHARE = 0.2
@@ -84,7 +84,7 @@ def untracked(source: Source, seen: Survey, probes: Probes, own: Collection[int]
 
 
 def _size(leaf: Any, probes: Probes, until: float) -> int:
-    if isinstance(leaf, _LEAVES):
+    if issubclass(type(leaf), _LEAVES):
         size = sys.getsizeof(leaf)
         return size if size >= _LEAST else 0
     return (probes.size(leaf) or 0) if time.thread_time() < until else 0
@@ -94,7 +94,7 @@ def grown_tables(before: Untracked, now: Untracked) -> list[Suspect]:
     """Tables that became longer from one moment to the other."""
     found = []
     for address, length in now.tables.items():
-        earlier = before.tables.get(address, 0)
+        earlier = before.tables.get(address, length)  # one that is new may have been filled at once
         if length > earlier:
             points = [(before.count, earlier), (now.count, length)]
             found.append(Suspect(now.kept[address], points, (length - earlier) / (now.count - before.count)))
