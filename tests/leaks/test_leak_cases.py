@@ -23,10 +23,6 @@ QUICK = (
     "array_slices", "cached_method", "private_channels", "waiting_tasks", "validation_losses",
     "fine_bounded_lru_cache", "fine_allocator_retention",
 )  # fmt: skip
-NOT_YET = {
-    "history_table", "loaded_scripts", "log_stream", "pointer_types", "tee_branches", "unknown_lemmas", "variable_in_lock",
-}  # fmt: skip
-"""Cases added last, which the hunt finds at most without their holder: the next ones to be mended, in general."""
 PEER = Path(__file__).parents[2] / "benchmarks" / "peers" / "leaks.py"
 
 
@@ -83,14 +79,13 @@ def test_what_is_said_to_grow_does(name: str, grows: bool) -> None:
 def test_the_holder_is_named_and_look_alikes_are_not_flagged(case: manifest.Case) -> None:
     if case.missing():
         pytest.skip(f"needs {', '.join(case.missing())}")
-    if case.name in NOT_YET:
-        pytest.xfail("its holder is not named yet")
     run = "import sys; from memfit.cli.main import main; sys.exit(main())"
     said = printed("-c", run, "leaks", "--json", str(case.path), str(case.steps))
     if case.fine:
         assert said["leaking"] is not True, said["findings"]
         return
     assert said["leaking"] is True
-    assert any(re.search(case.holder, str(one["holder"]), re.IGNORECASE) for one in said["findings"][:3]), said[
-        "findings"
-    ]
+    holders = [
+        re.sub(r"[\w/.-]*\.py:\d+", "", str(one["holder"])) for one in said["findings"][:3]
+    ]  # a file's name is none
+    assert any(re.search(case.holder, holder, re.IGNORECASE) for holder in holders), said["findings"]

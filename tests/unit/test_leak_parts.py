@@ -142,9 +142,10 @@ class TestCensus:
 
 class Bounded:
     def __init__(self):
-        self.entries, self.kept = OrderedDict(), {}
+        self.entries, self.kept, self.seen, self.lines = OrderedDict(), {}, [], []
 
     def put(self, key, value):
+        self.seen.append(key)
         self.entries[key] = value
         if len(self.entries) > 100:
             self.entries.popitem(last=False)
@@ -154,6 +155,12 @@ class Bounded:
 
     def forget(self, key):
         self.kept.pop(key)
+
+    def write(self, line):
+        self.lines.append(line)
+        lines = self.lines
+        while len(lines) > 50:
+            del lines[0]
 
 
 class TestBounds:
@@ -167,6 +174,8 @@ class TestBounds:
         owner = Bounded()
         assert "Bounded.put()" in code_bounds("entries", owner, owner.entries)
         assert code_bounds("kept", owner, owner.kept) == ""  # entries are taken out, but never because of a size
+        assert code_bounds("seen", owner, owner.seen) == ""  # the same code bounds another one
+        assert "Bounded.write()" in code_bounds("lines", owner, owner.lines)
 
 
 class Holder:

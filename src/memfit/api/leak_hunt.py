@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -10,11 +11,19 @@ from collections.abc import Callable
 from memfit.api.leak_probes import probes_now
 from memfit.ir.leak import LeakReport
 from memfit.observe.leak_judge import Judgement, judge
-from memfit.observe.watcher import Watcher, process_slope
+from memfit.observe.leak_sources import process_slope
+from memfit.observe.watcher import Watcher
 
 LEAST_JUDGED = 13
 """Steps before a judgement is tried."""
 _POINTS = 400
+
+
+def _alone() -> bool:
+    """Whether no other thread of the program's was at work meanwhile: what was added since is the judgement's own."""
+    return all(
+        thread is threading.current_thread() or thread.name.startswith("memfit") for thread in threading.enumerate()
+    )
 
 
 class Hunt:
@@ -33,12 +42,12 @@ class Hunt:
 
     def judge(self, *, final: bool = True) -> None:
         """Come to a judgement now; a fault of the judgement itself becomes a note."""
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.watcher.meter.read()
         self.watcher.active = False
         try:
             own = (self.watcher, self, self.watcher.tracked, vars(self.watcher), vars(self), self.watcher.sources)
             found = judge(self.watcher, skip=[id(thing) for thing in own], final=final)
-            if self.judgement is None or found.leaking is not None:
+            if self.judgement is None or found.leaking is not None or found.source != self.judgement.source:
                 self.judgement = found
         except Exception as error:
             self.notes.append(f"one judgement failed ({type(error).__name__}: {error}); please report it")
@@ -46,6 +55,8 @@ class Hunt:
                 traceback.print_exc()
             self._fall_back()
         finally:
+            if _alone():
+                self.watcher.meter.exclude(before)
             self.watcher.active = not self.watcher.faults
             self.judging += time.perf_counter() - began
         self.after()
@@ -58,12 +69,15 @@ class Hunt:
             self.judgement = Judgement(
                 True, [], [], slope, source.name, source.count, ["memory grows; who holds it could not be looked for"]
             )
-            self.watcher.judged_at = source.count
+            self.watcher.judged_at[source.name] = source.count
 
     def judge_if_new(self) -> None:
         """Judge unless the last judgement saw nearly all of the steps."""
         leader = self.watcher.leader()
-        if leader is not None and (self.judgement is None or leader.count >= 1.25 * self.watcher.judged_at):
+        if leader is None:
+            return
+        last = self.watcher.judged_at.get(leader.name, 0)
+        if self.judgement is None or self.judgement.source != leader.name or leader.count >= 1.25 * last:
             self.judge()
 
     def report(self) -> LeakReport:

@@ -23,10 +23,16 @@ from typing import Any
 from memfit.api.leak_hunt import LEAST_JUDGED, Hunt
 from memfit.files import write_atomically
 from memfit.ir.leak import LeakReport
+from memfit.observe.leak_history import History
 from memfit.observe.leak_loops import END, TURN, Loop, MarkingFinder, marked_code
 from memfit.observe.watcher import Watcher
 
 TIME_STEP = 0.25
+
+
+def history_beside(result: str | Path) -> Path:
+    """Where the levels of a program are written, whose account goes to ``result``."""
+    return Path(f"{result}.levels")
 
 
 class ScriptWatch:
@@ -36,6 +42,7 @@ class ScriptWatch:
         self.result = result
         self.hunt = Hunt(target)
         self.hunt.after = self.watcher.on_look = self.checkpoint
+        self.watcher.on_sample = History(history_beside(result)).add
         self.loops: list[Loop] = []
         self.done = False
         self._stop = threading.Event()
@@ -64,7 +71,11 @@ class ScriptWatch:
             return
         source.ends += 1
         count = leader.count
-        if count < LEAST_JUDGED or source.ends > max(1, count // 4) or count < 1.5 * self.watcher.judged_at:
+        if (
+            count < LEAST_JUDGED
+            or source.ends > max(1, count // 4)
+            or count < 1.5 * self.watcher.judged_at.get(leader.name, 0)
+        ):
             return
         elapsed = time.perf_counter() - self.hunt.began
         if self.hunt.judging <= max(6.0, 0.05 * elapsed):

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from memfit.api.leak_script import with_end
+from memfit.api.leak_script import history_beside, with_end
 from memfit.errors import TargetError
 from memfit.ir.leak import LeakReport
-from memfit.observe.leak_curve import slope_of
+from memfit.observe.leak_history import read_history
+from memfit.observe.leak_sources import Source, leader_of, process_slope
 
 _GRACE = 60.0
 
@@ -61,7 +62,7 @@ def leaks(script: str, arguments: Sequence[str] = (), *, timeout: float | None =
             )
         report = with_end(report, status)
         if report.leaking is None and status < 0:
-            report = _judged_by_curve(report)
+            report = _judged_by_levels(report, read_history(history_beside(result)))
         return report
 
 
@@ -87,12 +88,23 @@ def _standard_error() -> int:
         return 2 if os.path.exists("/dev/fd/2") else subprocess.DEVNULL
 
 
-def _judged_by_curve(report: LeakReport) -> LeakReport:
-    """What the curve alone tells of a program that was killed before it could be judged."""
-    points = report.curves.get("heap") or report.curves.get("resident") or []
-    slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], 512)
+def _judged_by_levels(report: LeakReport, sources: Sequence[Source]) -> LeakReport:
+    """What the levels alone tell of a program that was killed before it could be judged."""
+    source = leader_of(sources)
+    if source is None:
+        return report
+    slope, samples = process_slope(source), source.samples
+    curves = {
+        name: list(zip(samples.step, column, strict=True))
+        for name, column in (("heap", samples.heap), ("python", samples.python), ("resident", samples.resident))
+        if any(column)
+    }
+    report = replace(report, steps=source.count, step_source=source.name, curves=curves)
     if slope.growing is None:
         return report
     notes = tuple(note for note in report.notes if "not enough steps" not in note)
     note = f"judged by what it held until it was {report.ended}; who holds it was not looked for any more"
-    return replace(report, leaking=slope.growing, bytes_per_step=round(slope.slope), notes=(*notes, note))
+    return replace(
+        report, leaking=slope.growing, bytes_per_step=round(slope.slope), interval=(round(slope.low), round(slope.high)),
+        notes=(*notes, note),
+    )  # fmt: skip

@@ -23,7 +23,7 @@ from pathlib import Path
 from memfit.api.leak_hunt import Hunt
 from memfit.errors import ServiceError
 from memfit.ir.leak import LeakReport
-from memfit.observe.watcher import process_slope
+from memfit.observe.leak_sources import process_slope
 
 _LOOK_SHARE = 0.005
 _TRACED = 0.25

@@ -58,6 +58,10 @@ class Probe:
         """How often each function was compiled or traced so far, by ``name (file:line)``."""
         return {}
 
+    def worker(self, pid: int) -> str:
+        """What a child process is, by name; empty where the framework did not start it."""
+        return ""
+
     def worker_data(self) -> str:
         """What worker processes of the framework read or keep, by name; empty where there are none."""
         return ""

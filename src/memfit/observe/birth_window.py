@@ -10,6 +10,7 @@ times the step's time; both end early after ``LONGEST`` seconds.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 import tracemalloc
@@ -21,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from memfit.machine.own_code import is_users_file, place
+from memfit.observe.compiled_containers import length_of
 from memfit.observe.held_bytes import newest
-from memfit.observe.leak_census import Look, length_of
+from memfit.observe.leak_census import Look
+from memfit.observe.line_owners import owner_in_line
 from memfit.runtime.living import survey
 
 LONGEST = 6.0
@@ -30,6 +33,7 @@ _FRAMES = 12
 _MOST_EVENTS = 60_000
 _MOST_CONTAINERS = 24
 _SAMPLED = 30
+_WATCHING = os.path.dirname(__file__) + os.sep
 
 
 class LineWindow:
@@ -47,6 +51,7 @@ class LineWindow:
         self.grown: dict[int, Counter[tuple[str, int]]] = {id(thing): Counter() for thing in self._containers}
         self.heap_by_line: Counter[tuple[str, int]] = Counter()
         self.functions: dict[tuple[str, int], str] = {}
+        self.owners: dict[tuple[str, int], tuple[str, str]] = {}
         self.open = False
 
     def start(self, frame: FrameType | None) -> bool:
@@ -89,8 +94,12 @@ class LineWindow:
 
     def _local(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
-            self.functions[frame.f_code.co_filename, frame.f_lineno] = frame.f_code.co_qualname
-            self._note((frame.f_code.co_filename, frame.f_lineno))
+            line = frame.f_code.co_filename, frame.f_lineno
+            self._note(line)
+            if line not in self.functions:
+                self.functions[line] = frame.f_code.co_qualname
+                self.owners[line] = owner_in_line(frame)
+                self.begin_here()
         elif event == "return":
             above = frame.f_back
             if above is not None and is_users_file(above.f_code.co_filename):
@@ -114,10 +123,15 @@ class LineWindow:
 
 
 class BirthWindow:
-    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older."""
+    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older.
 
-    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look) -> None:
+    ``tables``: further containers, of which nobody knows yet which one grows; emptied at the end.
+    """
+
+    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look, tables: dict[int, Any]) -> None:
         self._containers = list(containers)
+        self._tables = tables
+        self._lengths: dict[int, int] = {}
         self._kinds = kinds
         self._before: Look | None = before
         self.started = 0.0
@@ -129,6 +143,7 @@ class BirthWindow:
         """Begin; False where ``tracemalloc`` is in use already."""
         if tracemalloc.is_tracing():
             return False
+        self._lengths = {address: len(table) for address, table in self._tables.items()}
         tracemalloc.start(_FRAMES)
         self.started = time.perf_counter()
         self.open = True
@@ -137,15 +152,18 @@ class BirthWindow:
     def stop(self) -> None:
         """Ask the new objects and end."""
         if not self.open:
+            self._tables.clear()
             return
         self.open = False
-        for container in self._containers:
+        grown = [table for address, table in self._tables.items() if len(table) > self._lengths.get(address, 0)]
+        for container in [*self._containers, *grown[:_MOST_CONTAINERS]]:
             lines = self.of_container.setdefault(id(container), Counter())
             for element in newest(container, _SAMPLED):
                 lines.update(filter(None, (_birth(part) for part in _parts(element))))
         if self._kinds and self._before is not None:
             self._ask_kinds(self._before)
         tracemalloc.stop()
+        self._tables.clear()
         self._containers = []
         self._before = None
 
@@ -173,11 +191,15 @@ def _parts(element: Any) -> list[Any]:
 
 
 def _birth(thing: Any) -> str:
-    """``file:line`` of the user's innermost frame, else of the innermost, where the object was made."""
+    """``file:line`` of the user's innermost frame, else of the innermost, where the object was made; empty for what the
+    watching made, which runs below the user's lines.
+    """
     if isinstance(thing, (int, bool, type(None))):
         return ""
     frames = _traced(thing)
     for path, line in frames:
+        if path.startswith(_WATCHING):
+            return ""
         if is_users_file(path):
             return place(path, line)
     return place(*frames[0]) if frames else ""

@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from memfit.observe.leak_census import CACHE_TYPE
+from memfit.observe.compiled_containers import CACHE_TYPE
 
 _TAKERS = frozenset({"pop", "popitem", "popleft", "clear", "evict", "_evict"})
 _LIMITS = re.compile(r"max|cap|limit|budget|bound|size|keep|window|length|count|len", re.IGNORECASE)
@@ -35,16 +35,13 @@ def own_bound(container: Any) -> int | None:
 
 def code_bounds(name: str, owner: Any, container: Any) -> str:
     """Why the container called ``name`` on ``owner`` (an object or a module) is bounded; empty where it is not."""
-    codes = list(_codes_of(owner))
-    if not isinstance(container, dict) or type(container) is dict:
-        codes = [code for code in codes if name in _names(code)]
-    elif type(container).__module__ not in ("collections", "builtins"):
-        codes += list(_codes_of(container))
-    if isinstance(container, dict) and type(container) is not dict:
-        codes = [code for code in codes if name in _names(code) or code in set(_codes_of(container))]
-    for code in codes:
-        if _evicts(code):
+    for code in _codes_of(owner):
+        if name in _names(code) and name in _evicts(code):
             return f"{code.co_qualname}() takes entries out of it once a bound is reached"
+    if type(container).__module__ not in ("collections", "builtins") and isinstance(container, (dict, list, set)):
+        for code in _codes_of(container):  # its own methods: what they take from is itself
+            if _evicts(code):
+                return f"{code.co_qualname}() takes entries out of it once a bound is reached"
     return ""
 
 
@@ -84,13 +81,27 @@ def _names(code: CodeType) -> frozenset[str]:
 
 
 @lru_cache(2048)
-def _evicts(code: CodeType) -> bool:
-    """Whether code takes something out under a condition on a size."""
-    takes = compares = False
+def _evicts(code: CodeType) -> frozenset[str]:
+    """Names out of which code takes something, where it also compares a size; of what it takes, every name on the way.
+
+    Read backwards from what takes out: the names loaded since the last statement that stored something. A variable that
+    was set from an attribute stands for it too.
+    """
+    found: set[str] = set()
+    compares = False
+    loaded: list[str] = []
+    stands_for: dict[str, list[str]] = {}
     for step in dis.get_instructions(code):
-        if (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _TAKERS) or step.opname == "DELETE_SUBSCR":
-            takes = True
-        elif step.opname == "COMPARE_OP" and step.argval in (">", ">=", "<", "<="):
+        if step.opname.startswith("STORE_") or step.opname in ("POP_TOP", "RETURN_VALUE") or "JUMP" in step.opname:
+            if step.opname in ("STORE_FAST", "STORE_DEREF", "STORE_NAME", "STORE_GLOBAL"):
+                stands_for[step.argval] = list(loaded)
+            loaded = []
+        elif (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _TAKERS) or step.opname == "DELETE_SUBSCR":
+            found.update(loaded, *(stands_for.get(name, ()) for name in loaded))
+        elif step.opname.startswith("LOAD_") and isinstance(step.argval, str) and step.opname != "LOAD_CONST":
+            loaded.append(step.argval)
+        if step.opname == "COMPARE_OP" and step.argval in (">", ">=", "<", "<="):
             compares = True
+            loaded = []
     names = _names(code)
-    return takes and compares and ("len" in names or any(_LIMITS.search(name) for name in names))
+    return frozenset(found) if compares and ("len" in names or any(map(_LIMITS.search, names))) else frozenset()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any
 
-from memfit.observe.leak_census import CACHE_TYPE
+from memfit.observe.compiled_containers import CACHE_TYPE
 from memfit.observe.retention import Chain
 from memfit.runtime.living import frame_variables
 

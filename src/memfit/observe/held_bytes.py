@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from memfit.observe.leak_census import CACHE_TYPE, Longs, is_compiled_container
+from memfit.observe.compiled_containers import CACHE_TYPE, contents, is_compiled_container
+from memfit.observe.leak_census import Longs
 from memfit.observe.probes import Probes
 
 _NOT_ENTERED = (ModuleType, CodeType)
@@ -54,8 +55,10 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
         while queue and left > 0:
             thing = queue.popleft()
             address = id(thing)
-            if address in seen or issubclass(type(thing), _NOT_ENTERED) or _is_old(address, thing, old):
+            if address in seen or _is_old(address, thing, old):
                 continue
+            if issubclass(type(thing), _NOT_ENTERED) and not (thing is element and gc.is_tracked(thing)):
+                continue  # a module that is added itself is looked into
             seen.add(address)
             alive.append(thing)
             left -= 1
@@ -68,13 +71,13 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
             total.types[type(thing).__qualname__] += 1
             total.facts.update(probes.facts(thing))
             total.facts.update(_facts(thing))
-            if isinstance(thing, FunctionType):
+            if type(thing) is FunctionType:
                 queue.extend(x for x in (thing.__closure__, thing.__defaults__, thing.__dict__) if x)
                 continue
             more = probes.edges(thing)
             if more is not None:
                 queue.extend(child for _, child in more)
-            if isinstance(thing, FrameType):
+            if type(thing) is FrameType:
                 queue.extend(c for c in gc.get_referents(thing) if c is not thing.f_globals and c is not thing.f_back)
                 continue
             queue.extend(gc.get_referents(thing))
@@ -113,10 +116,10 @@ def newest(container: Any, count: int) -> list[Any]:
                 return []
             found: list[Any] = []
             for key, value in zip(reversed(container), reversed(container.values()), strict=False):
-                found.append(value if gc.is_tracked(value) or not gc.is_tracked(key) else (key, value))
+                found.append((value, key) if gc.is_tracked(key) else value)
                 if len(found) >= count:
                     break
-            if found and isinstance(found[0], (int, float, type(None), bool)):  # the keys are what is kept
+            if found and issubclass(type(found[0]), (int, float, type(None), bool)):  # the keys are what is kept
                 found = [(key, value) for key, value in list(container.items())[-count:]][::-1]
             return found[::-1]
         if isinstance(container, (list, tuple)):
@@ -126,8 +129,8 @@ def newest(container: Any, count: int) -> list[Any]:
         if isinstance(container, (set, frozenset)):
             return list(container)[-count:]
         if is_compiled_container(type(container)):  # in no order: some of all
-            parts = [part for part in gc.get_referents(container) if not isinstance(part, (type, ModuleType))]
-            return parts[:: max(1, len(parts) // count)][-count:]
+            parts = [part for part in contents(container) if not issubclass(type(part), (type, ModuleType))]
+            return parts[:: -max(1, len(parts) // count)][:count][::-1]
     except RuntimeError:  # it changed while it was looked at, by another thread
         return []
     return []

@@ -2,52 +2,33 @@
 
 Two looks at the same process, held side by side, tell which containers became longer, of which types there are more,
 and which objects are new; no reference to a user's object is kept between them, only its address. Containers are lists,
-dicts, sets, deques and what derives from them; caches of ``functools.lru_cache`` are asked for their size; of objects that
-compiled code made (a pickler's memo, a parser's tree, ``itertools.cycle``) the number of what they refer to is the length.
+dicts, sets, deques and what derives from them, and what compiled code made (``compiled_containers``); caches of
+``functools.lru_cache`` are asked for their size.
 Cost of a look: about 18 ms per 100,000 objects; what is sorted is sorted when it is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import sys
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from types import (
-    AsyncGeneratorType,
-    BuiltinFunctionType,
-    CellType,
-    ClassMethodDescriptorType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GeneratorType,
-    GetSetDescriptorType,
-    MappingProxyType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-    TracebackType,
-    WrapperDescriptorType,
-)  # fmt: skip
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from memfit.machine.own_code import is_users_file
+from memfit.observe.compiled_containers import CACHE_TYPE, measure
 from memfit.runtime.living import Survey, survey
 
 Longs = npt.NDArray[np.int64]
-CACHE_TYPE = type(functools.lru_cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,7 @@ class Look:
 
     ``caches``: address of an ``lru_cache`` -> (entries, bound or -1); ``named``: path of a name in the program -> size
     (see ``named_sizes``); ``held``: ``resident``: bytes of the process then; ``registers``: lists that only compiled code
-    sees, by name -> entries (``Probes.registers``).
+    sees, by name -> entries (``Probes.registers``); ``collections``: by Python's collector so far, of each generation.
     """
 
     when: float
@@ -68,6 +49,7 @@ class Look:
     resident: int = 0
     registers: dict[str, int] = field(default_factory=dict)
     types: Counted = field(default_factory=lambda: Counted({}))
+    collections: tuple[int, ...] = ()
 
     @cached_property
     def address(self) -> Longs:
@@ -118,7 +100,7 @@ def take(
 ) -> tuple[Look, Survey]:
     """Look now; returns the look, and the objects that it saw, to be dropped soon. ``held``: bytes held, and resident."""
     seen = survey()
-    _measure_compiled(seen)
+    measure(seen)
     caches: dict[int, tuple[int, int]] = {}
     for thing in seen.of_type(CACHE_TYPE):
         with contextlib.suppress(Exception):
@@ -127,61 +109,9 @@ def take(
     look = Look(
         time.perf_counter(), dict(counts), (seen.address, seen.kind, seen.length), caches, named, *held, registers,
         Counted(dict(zip(seen.kinds.tolist(), seen.numbers.tolist(), strict=True))),
+        tuple(generation["collections"] for generation in gc.get_stats()),
     )  # fmt: skip
     return look, seen
-
-
-_NO_CONTAINERS = frozenset({
-    BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, CoroutineType, AsyncGeneratorType, MethodType,
-    ModuleType, TracebackType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, ClassMethodDescriptorType,
-    WrapperDescriptorType, MethodWrapperType, MappingProxyType, weakref.ref, property, staticmethod, classmethod, slice,
-    super, type, CACHE_TYPE, memoryview,
-})  # fmt: skip
-_TRACKED = 1 << 14
-_MOST_OF_A_KIND = 600
-_compiled_kinds: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-
-
-def is_compiled_container(kind: type) -> bool:
-    """Whether objects of a type are made by compiled code, and may hold any number of others without showing a length."""
-    known = _compiled_kinds.get(kind)
-    if known is None:
-        known = _compiled_kinds[kind] = _holds_unseen(kind)
-    return known
-
-
-def _holds_unseen(kind: type) -> bool:
-    if kind in _NO_CONTAINERS or issubclass(kind, (list, dict, set, frozenset, tuple, deque, BaseException, type)):
-        return False
-    if not kind.__flags__ & _TRACKED or kind.__dictoffset__ or kind.__module__.startswith("memfit."):
-        return False
-    return not any("__slots__" in base.__dict__ for base in kind.__mro__)
-
-
-def _measure_compiled(seen: Survey) -> None:
-    """Put the lengths of compiled containers among the lengths; of a kind with very many objects none is one."""
-    few = np.flatnonzero(seen.numbers <= _MOST_OF_A_KIND)
-    wanted = [
-        number
-        for number, at in zip(seen.kinds[few].tolist(), seen.first[few].tolist(), strict=True)
-        if is_compiled_container(type(seen.objects[at]))
-    ]
-    referents = gc.get_referents
-    for place in np.flatnonzero(np.isin(seen.kind, wanted)).tolist():
-        seen.length[place] = len(referents(seen.objects[place]))
-
-
-def length_of(thing: Any) -> int:
-    """The length of a container as a look measures it, -1 where it has none. Never runs a length of the user's own."""
-    try:
-        for kind in (list, dict, set, frozenset, deque):
-            if isinstance(thing, kind):
-                return int(kind.__len__(thing))  # type: ignore[arg-type]
-        if type(thing) is CACHE_TYPE:
-            return int(thing.cache_info().currsize)
-        return len(gc.get_referents(thing)) if is_compiled_container(type(thing)) else -1
-    except Exception:
-        return -1
 
 
 def grown(first: Look, last: Look) -> dict[int, int]:
@@ -204,7 +134,7 @@ def rising_types(looks: list[Look], steps: Callable[[Look], int]) -> dict[int, l
     return found
 
 
-_ATOMS = (int, float, complex, bool, type(None), type, ModuleType)
+_ATOMS = (int, float, complex, bool, type(None), ModuleType)
 _SIZED = (list, dict, set, frozenset, tuple, str, bytes, bytearray, deque)
 
 
@@ -222,18 +152,19 @@ def named_sizes(
     seen: set[int] = set()
     while queue and len(found) < limit and time.thread_time() < until:
         name, value, depth = queue.popleft()
-        if isinstance(value, _ATOMS) or id(value) in seen:
+        kind = type(value)  # isinstance asks proxies for their class, and so runs code
+        if issubclass(kind, _ATOMS) or id(value) in seen or (issubclass(kind, type) and not _is_users(value)):
             continue
         seen.add(id(value))
         size = size_of(value)
-        if size is None and isinstance(value, (str, bytes, bytearray)):
+        if size is None and issubclass(kind, (str, bytes, bytearray)):
             size = sys.getsizeof(value)
-        elif size is None and isinstance(value, _SIZED):
+        elif size is None and issubclass(kind, _SIZED):
             with contextlib.suppress(Exception):
                 size = len(value)
         if size is not None:
             found[name] = size
-            if isinstance(value, dict) and depth < 2 and len(value) <= 64:
+            if issubclass(kind, dict) and depth < 2 and len(value) <= 64:
                 with contextlib.suppress(Exception):
                     queue.extend(
                         (joined(name, f"[{key!r}]"), item, depth + 1) for key, item in list(value.items())[:64]
@@ -250,9 +181,14 @@ def joined(name: str, part: str) -> str:
     return f"{path}{part}{found}{where}"
 
 
+def _is_users(kind: type) -> bool:
+    file = getattr(sys.modules.get(str(kind.__module__)), "__file__", None)
+    return isinstance(file, str) and is_users_file(file)
+
+
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     try:
         table = object.__getattribute__(value, "__dict__")
     except Exception:
         return iter(())
-    return iter(list(table.items())[:64]) if isinstance(table, dict) else iter(())
+    return iter(list(table.items())[:64]) if isinstance(table, (dict, MappingProxyType)) else iter(())

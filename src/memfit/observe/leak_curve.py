@@ -31,7 +31,9 @@ _LEVEL = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """``growing``: None where too little is known. Per step: ``slope``, ``low``, ``high``; ``late``: of the last third."""
+    """``growing``: None where too little is known. Per step: ``slope``, ``low``, ``high``; ``late``: of the last third;
+    ``total``: from end to end.
+    """
 
     growing: bool | None
     slope: float
@@ -39,6 +41,7 @@ class Slope:
     high: float
     late: float
     steps: int
+    total: float = 0.0
 
 
 _NOTHING = Slope(None, 0.0, 0.0, 0.0, 0.0, 0)
@@ -70,7 +73,7 @@ def slope_of(
     late = late_slope(x, y)
     low, high = (float(v) for v in np.percentile(slopes, (10, 90)))
     growing = bool(rising >= _RISING and low > 0 and whole >= floor and late >= max(_LEVEL * whole, 0.5 * floor))
-    return Slope(growing, whole, low, high, late, int(at[-1] - at[0]))
+    return Slope(growing, whole, low, high, late, int(at[-1] - at[0]), float((level[-1] - level[0]) / (at[-1] - at[0])))
 
 
 def late_slope(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

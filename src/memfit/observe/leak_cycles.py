@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,10 @@ PATIENCE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Garbage:
-    """What a collection freed of what was made since: ``nbytes`` measured, ``objects``, ``types`` by number, one ``cycle``."""
+    """What a collection freed of what was made since: ``nbytes`` measured, ``objects``, ``types`` by number, one ``cycle``.
+
+    ``freed``: bytes, what was garbage before the watching included.
+    """
 
     nbytes: int
     objects: int
@@ -37,6 +41,7 @@ class Garbage:
     cycle: str
     element: str
     facts: Counter[str]
+    freed: int = 0
 
 
 def collect(meter: Meter, facts_of: Any, old: Longs) -> Garbage:
@@ -66,19 +71,25 @@ def collect(meter: Meter, facts_of: Any, old: Longs) -> Garbage:
     del garbage
     gc.collect()
     after = meter.read()
-    return Garbage(round(fresh * max(0, before.held - after.held)), round(fresh * number), types, cycle, element, facts)
+    freed = max(0, before.held - after.held)
+    return Garbage(round(fresh * freed), round(fresh * number), types, cycle, element, facts, freed)
 
 
-def patience(bytes_per_step: float, objects_per_step: float) -> float:
-    """Bytes of garbage that pile up before the collector comes by itself; infinite where it never does."""
+def patience(bytes_per_step: float, objects_per_step: float, since: Sequence[int], steps: int) -> float:
+    """Bytes of garbage that pile up before the collector of all generations comes by itself; infinite where it never does.
+
+    Args:
+        bytes_per_step, objects_per_step: of what has survived the younger generations' collections.
+        since: how often each generation was collected in the last ``steps`` steps.
+    """
     thresholds = gc.get_threshold()
     if not gc.isenabled() or thresholds[0] == 0:
         return float("inf")
     if objects_per_step <= 0:
         return 0.0
-    everything = len(living())
-    steps = max(everything / 4, thresholds[0] * max(1, thresholds[1]) * max(1, thresholds[2])) / objects_per_step
-    return bytes_per_step * steps
+    younger = max(since[1], since[0] / max(1, thresholds[1]), 1 / max(1, thresholds[1])) / max(1, steps)
+    due = max(1, thresholds[2]) / younger
+    return bytes_per_step * max(due, len(living()) / 4 / objects_per_step)
 
 
 def _cycle_in(garbage: list[Any]) -> tuple[str, str]:

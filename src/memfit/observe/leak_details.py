@@ -12,14 +12,16 @@ import numpy as np
 
 from memfit.ir.leak import Finding, Point
 from memfit.observe.chain_words import holder_words, labels
+from memfit.observe.compiled_containers import CACHE_TYPE, STREAMS
 from memfit.observe.held_bytes import Held, newest
-from memfit.observe.leak_census import CACHE_TYPE
 from memfit.observe.leak_curve import Slope
 from memfit.observe.retention import Chain, running_frames
 
 
 def slot_bytes(thing: Any) -> float:
     """What one more entry costs the container itself."""
+    if isinstance(thing, STREAMS):
+        return 1.0
     if isinstance(thing, dict):
         return 104.0
     return 72.0 if isinstance(thing, (set, CACHE_TYPE)) else 9.0
@@ -37,7 +39,7 @@ def element_name(thing: Any) -> str:
     """The type of what was added last."""
     elements = newest(thing, 1) if not isinstance(thing, CACHE_TYPE) else []
     element = elements[0] if elements else None
-    if isinstance(element, tuple) and element and not isinstance(element[0], (int, str, float)):
+    if type(element) is tuple and element and not isinstance(element[0], (int, str, float)):
         element = element[0]
     return type(element).__qualname__ if element is not None else ""
 
@@ -81,8 +83,10 @@ def interval(points: Sequence[Point], nbytes: float) -> tuple[int, int]:
     return round(float(low) * nbytes), round(float(high) * nbytes)
 
 
-def settled(findings: list[Finding], slope: Slope) -> list[Finding]:
-    """Largest first; where estimates come to less than was measured, the largest takes the difference."""
+def settled(findings: list[Finding], slope: Slope, resident: Slope) -> list[Finding]:
+    """Largest first; where estimates come to less than was measured, the largest takes the difference, and where they come
+    to more, each is cut to its share: what an element keeps alive is told from samples, the process's growth is measured.
+    """
     order = sorted(findings, key=lambda finding: -finding.bytes_per_step)
     total = sum(finding.bytes_per_step for finding in order)
     if order and slope.growing and 0 < total < slope.slope:
@@ -91,4 +95,13 @@ def settled(findings: list[Finding], slope: Slope) -> list[Finding]:
             best, bytes_per_step=round(best.bytes_per_step + slope.slope - total),
             interval=(round(min(slope.low, best.bytes_per_step)), round(max(slope.high, best.bytes_per_step))),
         )  # fmt: skip
+    most = max(slope.high, slope.total, resident.total)
+    if slope.growing and total > most > 0 and all(finding.kind != "worker" for finding in order):
+        order = [
+            replace(
+                finding, bytes_per_step=round(finding.bytes_per_step * most / total),
+                interval=(min(finding.interval[0], round(most)), min(finding.interval[1], round(most))),
+            )
+            for finding in order
+        ]  # fmt: skip
     return order[:12]

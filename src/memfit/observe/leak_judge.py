@@ -23,11 +23,12 @@ import numpy as np
 import numpy.ma
 
 from memfit.ir.leak import Finding
-from memfit.observe import leak_cycles, leak_names, leak_piles, leak_rest
+from memfit.observe import leak_cycles, leak_leaves, leak_names, leak_piles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
+from memfit.observe.compiled_containers import CACHE_TYPE, is_compiled_container
 from memfit.observe.held_bytes import Held, held_by, newest
-from memfit.observe.leak_census import CACHE_TYPE, Look, is_compiled_container, rising_types
+from memfit.observe.leak_census import Look, rising_types
 from memfit.observe.leak_curve import LEAST_STEPS, Slope, slope_of
 from memfit.observe.leak_details import (
     container_name,
@@ -40,10 +41,12 @@ from memfit.observe.leak_details import (
     what,
 )
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR, Source, process_slope
 from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
+from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
-from memfit.observe.watcher import FLOOR, Source, Watcher, process_slope
+from memfit.observe.watcher import Watcher, users_frame
 from memfit.runtime.living import survey
 
 _SAMPLE = 12
@@ -80,22 +83,34 @@ class _Judge:
     def __init__(self, watcher: Watcher, source: Source, skip: Sequence[int], final: bool) -> None:
         self.watcher, self.source = watcher, source
         self.probes: Probes = watcher.probes()
+        self.slope = process_slope(source)
+        self.garbage: leak_cycles.Garbage | None = None
+        if final and self.slope.growing:  # before the look and the walks, whose own objects would be among it
+            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, watcher.looks[0].address)
         before = watcher.meter.read()
         watcher.look()
         watcher.meter.exclude(before)
-        self.looks = [look for look in watcher.looks if source.name in look.counts or look is watcher.looks[0]]
+        self.looks = [look for look in watcher.looks if source.name in look.counts]
+        if len(self.looks) < 3 and self.looks[0] is not watcher.looks[0]:
+            self.looks.insert(0, watcher.looks[0])
         self.last_step = source.count
-        self.slope = process_slope(source)
         self.quiet: list[dict[str, str]] = []
         self.skip = skip
+        self.ends_inside = users_frame() is not None
+        """Whether the function with the steps is still running, so that what its variables hold is there."""
         self.found: list[Finding] = []
         self.flagged: set[int] = set()
+        self.excused: set[int] = set()
         self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
         self.reached: set[int] = set()
-        self.garbage: leak_cycles.Garbage | None = None
-        if final and self.slope.growing:  # before the walks, whose own objects would be among it
-            self.garbage = leak_cycles.collect(watcher.meter, self.probes.facts, self.looks[0].address)
+        self.untracked: leak_leaves.Untracked | None = None
+        self.nameless: list[Suspect] = []
+        """Containers that grow, to which no name leads."""
         self.seen = survey()
+        self.own = own_addresses(self.seen, [id(thing) for thing, _ in watcher.tracked.values()])
+        own = np.isin(self.seen.address, np.fromiter(self.own, np.int64, len(self.own)))
+        self.fresh = ~self.looks[0].has(self.seen.address) & ~own
+        """Which of the objects seen were made since the first look, by the program."""
 
     def steps(self, look: Look) -> int:
         return look.counts.get(self.source.name, 0)
@@ -103,8 +118,9 @@ class _Judge:
     # -- containers and caches -----------------------------------------------------------------------------------
 
     def containers(self) -> None:
-        suspects = growing_containers(self.looks, self.seen, self.steps)
+        suspects = growing_containers(self.looks, self.seen, self.steps, self.own)
         suspects += growing_tables(self.looks, self.steps)
+        suspects += self._untracked_tables({id(suspect.thing) for suspect in suspects})
         caches = growing_caches(self.looks, self.seen, self.steps)
         for suspect in (*suspects, *caches):
             known = self.watcher.tracked.get(id(suspect.thing))
@@ -122,6 +138,7 @@ class _Judge:
         for suspect in candidates:
             chain = chains.get(id(suspect.thing))
             if chain is None:
+                self.nameless.append(suspect)
                 continue
             text = pattern(chain)
             groups.setdefault(text, _Group(text, chain)).suspects.append(suspect)
@@ -133,16 +150,32 @@ class _Judge:
             self._container_finding(group, held, rate)
         self.unheld = samples, kinds, chains
 
+    def _untracked_tables(self, known: set[int]) -> list[Suspect]:
+        before = self.watcher.untracked
+        if (
+            not self.slope.growing
+            or before is None
+            or before.source is not self.source
+            or self.last_step - before.count < 5
+        ):
+            return []
+        self.untracked = leak_leaves.untracked(self.source, self.seen, self.probes, self.own)
+        return [found for found in leak_leaves.grown_tables(before, self.untracked) if id(found.thing) not in known]
+
     def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
-        points = summed(group.suspects)
+        return self.weigh(group.suspects, {id(thing) for thing in group.chain.objects}, span)
+
+    def weigh(self, suspects: list[Suspect], above: set[int], span: int) -> tuple[Held, float]:
+        """What one more element keeps alive beside what is ``above``, and how many are added in a step (0 where few)."""
+        points = summed(suspects)
         gained = points[-1][1] - points[0][1]
         if gained < 2 or gained / span < 0.01:
             return Held(0, 0), 0.0
-        best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
+        best = max(suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
         most = _SAMPLE if not is_compiled_container(type(best.thing)) else 4 * _SAMPLE  # in no order
         count = min(most, best.points[-1][1] - best.points[0][1]) or 1
         elements = newest(best.thing, count)
-        stop = {id(thing) for thing in group.chain.objects} | {id(s.thing) for s in group.suspects}
+        stop = above | {id(s.thing) for s in suspects}
         held = held_by(elements, self.looks[0].address, self.probes, self.watcher.shared, stop)
         held.nbytes += slot_bytes(best.thing)
         return held, gained / max(1, points[-1][0] - points[0][0])
@@ -160,6 +193,7 @@ class _Judge:
         if isinstance(thing, CACHE_TYPE):
             name += " (lru_cache)"
         if self._excused(group, points, name, nbytes, held, thing, chain):
+            self.excused.update(id(s.thing) for s in group.suspects)
             return
         clue = Clue(
             name, container_name(thing), element_name(thing), held,
@@ -167,11 +201,12 @@ class _Judge:
         )  # fmt: skip
         kind, fix = kind_and_fix(clue)
         self.flagged.update(id(s.thing) for s in group.suspects)
-        births = self._births(group.suspects, held)
+        grown_at = self._grown_at(group.suspects)
+        births = self.births(group.suspects, held) or grown_at
         share = rate / max(1e-9, sum(s.rate for s in group.suspects)) if len(group.suspects) > 1 else 1
         self.found.append(Finding(
             kind, what(thing, held, rate), group.pattern if len(group.suspects) > 1 else name, births,
-            round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, self._grown_at(group.suspects),
+            round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, grown_at,
             steps_of(chain, held), interval(points, held.nbytes), tuple((a, round(b * held.nbytes)) for a, b in points),
         ))  # fmt: skip
 
@@ -205,17 +240,17 @@ class _Judge:
             self.quiet.append({"what": name, "why": f"not full yet: {why}"})
             return True
         slope = self.slope
-        if held.facts["mapped"] and self._mapped_too():
+        if held.facts["mapped"] and self.resident().growing is True:
             return False
         if slope.growing is False and nbytes > 4 * max(slope.high, FLOOR) and nbytes > 4 * max(slope.slope, 0):
             self.quiet.append({"what": name, "why": "gets longer, but the process holds no more than before"})
             return True
         return False
 
-    def _mapped_too(self) -> bool:
-        """Whether the resident size grows: malloc knows nothing of mapped memory."""
+    def resident(self) -> Slope:
+        """The slope of the resident size: malloc knows nothing of mapped memory, and Python's blocks are only counted."""
         samples = self.source.samples
-        return slope_of(samples.step, [float(nbytes) for nbytes in samples.resident], FLOOR).growing is True
+        return slope_of(samples.step, [float(nbytes) for nbytes in samples.resident], FLOOR)
 
     def _caches_a_method(self, thing: Any, held: Held) -> bool:
         if not isinstance(thing, CACHE_TYPE):
@@ -225,7 +260,7 @@ class _Judge:
         own = getattr(function, "__qualname__", "").rpartition(".")[0].rpartition(".")[2]
         return bool(names[:1] == ("self",) and own and own in held.types)
 
-    def _births(self, suspects: Sequence[Suspect], held: Held) -> str:
+    def births(self, suspects: Sequence[Suspect], held: Held) -> str:
         window = self.watcher.birth_window
         if window is None:
             return ""
@@ -255,10 +290,13 @@ class _Judge:
     def _rising_kinds(self) -> dict[int, float]:
         found = {}
         now = dict(zip(self.seen.kinds.tolist(), self.seen.numbers.tolist(), strict=True))  # garbage does not count
+        kinds, numbers = np.unique(self.seen.kind[self.fresh], return_counts=True)
+        fresh = dict(zip(kinds.tolist(), numbers.tolist(), strict=True))
         for kind, points in rising_types(self.looks, self.steps).items():
             if kind in now:  # tuples are not among the objects
                 points[-1] = (points[-1][0], min(points[-1][1], now[kind]))
-            rate = (points[-1][1] - points[0][1]) / max(1, points[-1][0] - points[0][0])
+            gained = min(points[-1][1] - points[0][1], fresh.get(kind, 0))
+            rate = gained / max(1, points[-1][0] - points[0][0])
             if rate >= 0.05 and not levels_off(points):
                 found[kind] = rate
         return found
@@ -268,11 +306,10 @@ class _Judge:
         chosen = sorted(kinds, key=lambda kind: -kinds[kind])[: 4 * _MOST_KINDS]
         found: dict[int, list[Any]] = defaultdict(list)
         wanted = set(chosen)
-        fresh = ~self.looks[0].has(self.seen.address)
-        for index in np.flatnonzero(fresh)[::-1].tolist():
+        for index in np.flatnonzero(self.fresh)[::-1].tolist():
             thing = self.seen.objects[index]
             kind = id(type(thing))
-            if kind in wanted and len(found[kind]) < _SAMPLE and not type(thing).__module__.startswith("memfit."):
+            if kind in wanted and len(found[kind]) < _SAMPLE:
                 found[kind].append(thing)
         return found
 
@@ -306,10 +343,10 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
             None, [], [], Slope(None, 0, 0, 0, 0, 0), source.name, source.count,
             [f"not enough steps: {source.count} were seen, at least {LEAST_STEPS + 3} are needed"],
         )  # fmt: skip
-    court = _Judge(watcher, source, skip, final)
     gc_was = gc.isenabled()
-    gc.disable()
+    gc.disable()  # a collection on the way would hide what is garbage now
     try:
+        court = _Judge(watcher, source, skip, final)
         court.containers()
         leak_names.replaced(court)
     finally:
@@ -319,12 +356,12 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     leak_piles.piles(court)
     notes: list[str] = []
     leak_rest.explain_rest(court, final, notes)
-    findings = settled(court.found, court.slope)
+    findings = settled(court.found, court.slope, court.resident())
     leaking: bool | None = bool(findings)
     if not findings and court.slope.growing is None:
         leaking = None
         notes.append("not enough steps to tell")
     court.seen.objects.clear()
-    watcher.judged_at = source.count
+    watcher.judged_at[source.name] = source.count
     watcher.own_seconds += time.thread_time() - began
     return Judgement(leaking, findings, court.quiet[:20], court.slope, source.name, source.count, notes)

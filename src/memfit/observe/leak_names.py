@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from memfit.ir.leak import Finding
 from memfit.observe.held_bytes import held_by, newest
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.named_values import named_values
-from memfit.observe.watcher import FLOOR
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
@@ -37,7 +37,11 @@ def replaced(court: _Judge) -> None:
     values = dict(named_values({name for _, name, _ in rows}))
     for rate, name, points in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
         value = values.get(name)
-        if value is None or any(name == finding.holder for finding in court.found) or id(value) in court.flagged:
+        if (
+            value is None
+            or any(name == finding.holder for finding in court.found)
+            or id(value) in court.flagged | court.excused
+        ):
             continue
         text = isinstance(value, (str, bytes, bytearray))
         framework = court.probes.size(value) is not None

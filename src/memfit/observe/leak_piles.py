@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memfit.ir.leak import Finding, Register
+from memfit.ir.leak import Finding, Register, Stuck
 from memfit.observe.chain_words import holder_words, pattern
 from memfit.observe.held_bytes import Held, held_by
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_sources import FLOOR
 from memfit.observe.leak_suspects import levels_off
 from memfit.observe.retention import Chain
-from memfit.observe.watcher import FLOOR
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
@@ -90,8 +90,8 @@ def _birth(court: _Judge, thing: Any) -> str:
     return births.most_common(1)[0][0] if births else ""
 
 
-def orphans(court: _Judge) -> None:
-    """Objects that live although no name reaches them."""
+def orphans(court: _Judge, *, known_only: bool) -> None:
+    """Objects that live although no name reaches them; ``known_only``: those of which it can be told who keeps them."""
     _, kinds, _ = court.unheld
     left = court.left()
     if left <= 0 or not kinds or court.garbage is None:  # without a collection garbage would look the same
@@ -115,6 +115,8 @@ def orphans(court: _Judge) -> None:
             continue
         known = court.probes.orphan(things[-1])
         near = [row for row in registers if 0.4 * rate <= row[1] <= 2.5 * rate]
+        if known_only and known is None and not near:
+            continue
         if known is not None:
             kind, what, holder, fix = known.kind, known.what, known.holder, known.fix
         elif near:
@@ -135,13 +137,36 @@ def orphans(court: _Judge) -> None:
         ))  # fmt: skip
 
 
+def nameless(court: _Judge) -> None:
+    """Containers that grow although no name leads to them: the interpreter or a library holds them."""
+    left = court.left()
+    span = max(1, court.steps(court.looks[-1]) - court.steps(court.looks[0]))
+    rows = []
+    for suspect in court.nameless if left > 0 else ():
+        if not levels_off(suspect.points):
+            held, rate = court.weigh([suspect], set(), span)
+            rows.append((held.nbytes * rate, suspect, held, rate))
+    for nbytes, suspect, held, rate in sorted(rows, key=lambda row: -row[0])[:_MOST_KINDS]:
+        if nbytes < max(FLOOR, 0.3 * left) or court.left() <= 0:
+            continue
+        kind = type(suspect.thing).__qualname__
+        known = court.probes.orphan(suspect.thing) or Stuck(
+            "container", f"{kind} gains {rate:.3g} a step", f"a {kind} object that only compiled code holds",
+            f"a C or C++ library holds a {kind} that only grows: clear, close or unregister there what was handed to it",
+            suspect.thing, 1,
+        )  # fmt: skip
+        birth = court.births([suspect], held)
+        court.found.append(Finding(
+            known.kind, known.what, known.holder, birth, round(min(nbytes, left)), rate * max(1.0, held.objects), known.fix, "",
+            (known.holder,), (round(min(nbytes, left)), round(left)), tuple(suspect.points),
+        ))  # fmt: skip
+
+
 def _unreached(court: _Judge, kinds: dict[int, float]) -> list[Any]:
-    fresh = ~court.looks[0].has(court.seen.address)
     found = []
-    for index in np.flatnonzero(fresh).tolist():
+    for index in np.flatnonzero(court.fresh).tolist():
         thing = court.seen.objects[index]
-        kind = type(thing)
-        if id(kind) in kinds and id(thing) not in court.reached and not kind.__module__.startswith("memfit."):
+        if id(type(thing)) in kinds and id(thing) not in court.reached:
             found.append(thing)
             if len(found) >= _MOST_ORPHANS:
                 break

@@ -12,11 +12,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from memfit.ir.leak import Finding
 from memfit.machine.own_code import place
-from memfit.observe import leak_cycles, leak_piles
+from memfit.observe import leak_cycles, leak_leaves, leak_piles
 from memfit.observe.held_bytes import held_by
-from memfit.observe.leak_curve import Slope, slope_of
+from memfit.observe.leak_curve import BLOCKS, WARM_SHARE, Slope, slope_of
 from memfit.observe.leak_meter import process_name, trim
 
 if TYPE_CHECKING:
@@ -37,9 +39,13 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
         _stuck(court)
     if court.left() > 0:
         _compiled(court)
-    leak_piles.orphans(court)
+    if court.left() > 0:
+        leak_leaves.grown_leaves(court, _line_of_growth(court)[0])
+    leak_piles.orphans(court, known_only=True)
     if court.left() > 0:
         _registered(court)
+    leak_piles.nameless(court)
+    leak_piles.orphans(court, known_only=False)
     if court.left() > 0 and not any(finding.kind in _WITH_GRAPH for finding in court.found):
         _native(court, final, notes)
 
@@ -75,16 +81,25 @@ def explain_cycles(court: _Judge) -> None:
     if garbage is None:
         return
     left = court.left()
+    if left <= 0:
+        return
     per_step = min(garbage.nbytes / _span(court), 1.2 * left)
-    if left <= 0 or per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+    first, last = court.looks[0].collections, court.looks[-1].collections
+    since = [after - before for before, after in zip(first, last, strict=True)]
+    over = bool(sum(since[:2])) and _collected(court, garbage)
+    if per_step < 0.3 * left or garbage.objects < _span(court) / 2:
+        if over:
+            court.quiet.append({"what": "objects in reference cycles", "why": "the collector has freed most of them"})
+            court.slope = replace(court.slope, growing=False)
         return
     rate = garbage.objects / _span(court)
-    if leak_cycles.patience(per_step, rate) < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
+    due = leak_cycles.patience(per_step, rate, since, _span(court))
+    if due < max(leak_cycles.PATIENCE_BYTES, court.source.samples.resident[-1] // 4):
         court.quiet.append({
             "what": f"{garbage.objects} objects in reference cycles ({garbage.cycle})",
             "why": "the collector frees them before they come to much",
         })  # fmt: skip
-        court.slope = _without(court, per_step)
+        court.slope = replace(court.slope, growing=False) if over else _without(court, per_step)
         return
     window = court.watcher.birth_window
     births = window.of_kind.get(garbage.element, Counter()) if window is not None else Counter()
@@ -96,6 +111,21 @@ def explain_cycles(court: _Judge) -> None:
         "gc.collect() every so many steps" + ("" if gc.isenabled() else "; the collector is switched off here"),
         "", (holder,), (round(per_step), round(per_step)),
     ))  # fmt: skip
+
+
+def _collected(court: _Judge, garbage: leak_cycles.Garbage) -> bool:
+    """Whether little of what had grown is left, where the collector came by while the steps ran.
+
+    Such a curve rises from one collection to the next; how far it has come when the steps end is chance.
+    """
+    if not gc.isenabled() or not court.ends_inside:
+        return False
+    samples = court.source.samples
+    warm = int(np.searchsorted(samples.step, samples.step[0] + WARM_SHARE * (samples.step[-1] - samples.step[0])))
+    held = np.add(samples.heap, samples.python)
+    steps = samples.step[-1] - samples.step[warm]
+    rest = float(held[-1] - garbage.freed - held[warm : warm + max(1, (len(held) - warm) // BLOCKS)].min())
+    return rest < 0.3 * court.slope.slope * max(1, steps)
 
 
 def _without(court: _Judge, per_step: float) -> Slope:
@@ -119,7 +149,7 @@ def _compiled(court: _Judge) -> None:
 def _registered(court: _Judge) -> None:
     for register, rate in leak_piles.rising_registers(court)[:1]:
         left = court.left()
-        line, _, _ = _line_of_growth(court)
+        line, *_ = _line_of_growth(court)
         court.found.append(Finding(
             register.kind, f"{rate:.3g} more entries a step in a list that only compiled code sees", register.holder,
             line, round(left), rate, register.fix, line, (register.holder,),
@@ -127,13 +157,16 @@ def _registered(court: _Judge) -> None:
         ))  # fmt: skip
 
 
-def _line_of_growth(court: _Judge) -> tuple[str, float, str]:
-    """Where malloc handed out most in the traced steps: the line, how much a step, the function; empty where none was seen."""
+def _line_of_growth(court: _Judge) -> tuple[str, float, str, tuple[str, str]]:
+    """Where malloc handed out most in the traced steps: the line, how much a step, the function, and whose method it called
+    (``owner_in_line``); empty where none was seen.
+    """
     window = court.watcher.line_window
     if window is None or not window.heap_by_line:
-        return "", 0.0, ""
+        return "", 0.0, "", ("", "")
     (path, number), nbytes = window.heap_by_line.most_common(1)[0]
-    return place(path, number), nbytes / court.watcher.line_steps, window.functions.get((path, number), "")
+    steps, at = court.watcher.line_steps(court.source), (path, number)
+    return place(path, number), nbytes / steps, window.functions.get(at, ""), window.owners.get(at, ("", ""))
 
 
 def _native(court: _Judge, final: bool, notes: list[str]) -> None:
@@ -154,13 +187,16 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
             if trim() and resident - court.watcher.meter.read().resident >= 0.5 * left * _span(court):
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
-    line, share, function = _line_of_growth(court)
+    line, share, function, (owner, call) = _line_of_growth(court)
     if share >= 0.3 * left:
-        holder = f"native memory taken at {line}" + (f" in {function}()" if function not in ("", "<module>") else "")
+        inside = f" in {function}()" if function not in ("", "<module>") else ""
+        taken = f"native memory taken at {line}"
+        holder = f"{owner}{inside}: {taken}" + (f" by {call}" if call != owner else "") if owner else f"{taken}{inside}"
         what = "malloc'ed blocks that no Python object owns"
         fix = (
-            f"the call at {line} takes memory that is never given back: call the library's free or close function for it "
-            "(of an object made in C or through ctypes: release the reference that was taken, Py_DECREF)"
+            f"the call {f'{call} ' if call else ''}at {line} takes memory that is never given back: call the library's free, "
+            "clear or close function for it (of an object made in C or through ctypes: release the reference that was "
+            "taken, Py_DECREF)"
         )
     else:
         line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"
@@ -177,10 +213,10 @@ def _workers(court: _Judge) -> None:
         slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
         if not slope.growing:
             continue
-        name = process_name(pid)
-        holder = court.probes.worker_data()
+        name, task = process_name(pid), court.probes.worker(pid)
+        holder = court.probes.worker_data() or f"worker process {pid}" + (f", {task}" if task else "")
         court.found.append(Finding(
-            "worker", f"worker process {pid} ({name[:40]})", holder or f"worker process {pid}", "", round(slope.slope), 0.0,
+            "worker", f"worker process {pid} ({name[:40]})", holder, "", round(slope.slope), 0.0,
             "data that workers only read is copied page by page, because reading a Python object writes its reference "
             "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
             (round(slope.low), round(slope.high)), tuple(points),

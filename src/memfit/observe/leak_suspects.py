@@ -8,13 +8,14 @@ over the later half at least a third as steep as over the whole. Suspects found 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from memfit.observe.leak_census import CACHE_TYPE, Look, grown
+from memfit.observe.compiled_containers import CACHE_TYPE
+from memfit.observe.leak_census import Look, grown
 from memfit.observe.named_values import named_values
 from memfit.runtime.living import Survey
 
@@ -52,12 +53,12 @@ def levels_off(points: Sequence[tuple[int, float]]) -> bool:
     return whole <= 0 or late < _LEVEL * whole
 
 
-def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps) -> list[Suspect]:
+def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps, own: Collection[int]) -> list[Suspect]:
     """Containers that grew from the first look at which they were there to the last, most grown first.
 
     Args:
         looks: at least two, in order; ``seen``: the objects of the last, or later ones.
-        steps: the step of a look.
+        steps: the step of a look; ``own``: addresses left out, the watching's own.
     """
     last = looks[-1]
     gained: dict[int, int] = {}
@@ -65,13 +66,12 @@ def growing_containers(looks: Sequence[Look], seen: Survey, steps: Steps) -> lis
         for address, number in grown(earlier, last).items():
             gained.setdefault(address, number)
     order = sorted(gained, key=lambda address: -gained[address])[:_MOST]
-    wanted = set(order)
+    wanted = set(order).difference(own)
     chosen = np.flatnonzero(np.isin(seen.address, np.fromiter(wanted, np.int64, len(wanted)))).tolist()
     found: dict[int, Suspect] = {}
     for index in chosen:
         thing = seen.objects[index]
-        if not type(thing).__module__.startswith("memfit."):
-            found[id(thing)] = Suspect(thing)
+        found[id(thing)] = Suspect(thing)
     addresses = np.fromiter(found, np.int64, len(found))
     for look in looks:
         for address, length in zip(addresses.tolist(), look.lengths_at(addresses).tolist(), strict=True):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
+import io
 import mmap
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from memfit.ir.leak import Register, Stuck
 from memfit.ir.leak_probe import Probe
+from memfit.observe.compiled_containers import stream_length
 from memfit.observe.leak_census import Longs
 
 
@@ -55,7 +59,9 @@ class PythonProbe(Probe):
         return None
 
     def own_bytes(self, thing: Any, seen: set[int]) -> int | None:
-        """The length of a mapping."""
+        """The length of a mapping, of a text in a stream."""
+        if issubclass(type(thing), io.StringIO):
+            return max(0, stream_length(thing))
         if not issubclass(type(thing), mmap.mmap):
             return None
         try:
@@ -66,6 +72,25 @@ class PythonProbe(Probe):
     def facts(self, thing: Any) -> Iterable[str]:
         """``mapped``: memory that malloc does not know of."""
         return ("mapped",) if issubclass(type(thing), mmap.mmap) else ()
+
+    def orphan(self, thing: Any) -> Stuck | None:
+        """A context: the thread that runs in it holds it, and it holds each variable that was ever set in it."""
+        if type(thing) is not contextvars.Context:
+            return None
+        return Stuck(
+            "container", "variables that were set in a context, with their values",
+            "the context of a thread or task (contextvars.copy_context())",
+            "a context keeps every ContextVar that was ever set in it: make each ContextVar once, at the top of a module, and "
+            "set it back (variable.reset(token)) when the step is done, or run the step in a copy (copy_context().run(…))",
+            thing, 1,
+        )  # fmt: skip
+
+    def worker(self, pid: int) -> str:
+        """A process that ``multiprocessing`` started."""
+        for process in list(getattr(sys.modules.get("multiprocessing.process"), "_children", ())):
+            if getattr(getattr(process, "_popen", None), "pid", None) == pid:
+                return str(getattr(process, "_name", ""))
+        return ""
 
     def registers(self) -> Iterable[Register]:
         """The functions to be called at exit."""
@@ -134,6 +159,10 @@ class Probes:
     def compiled(self) -> dict[str, int]:
         """All answers."""
         return {name: number for probe in self._probes for name, number in probe.compiled().items()}
+
+    def worker(self, pid: int) -> str:
+        """The first answer."""
+        return next(filter(None, (probe.worker(pid) for probe in self._probes)), "")
 
     def worker_data(self) -> str:
         """The first answer."""

@@ -1,13 +1,12 @@
 """Watches a running program: counts what repeats, samples how much is held, and looks closely at a few moments.
 
     every turn          a counter; a sample of the levels, at first always, then once in 2.5 % more turns
-    at steps 3, 6, 11.. a look (``leak_census``): containers, types, names
+    at steps 3, 12, 21.. a look (``leak_census``): containers, types, names
     once it grows       two windows of a few steps: who grows on which line, what is born on which line
     when a loop ends    the judgement (``leak_judge``), while the variables of its function are still there
 
-Which counter is the step is decided by what repeats: a declared step, else optimizer steps, else the outermost loop of
-the program that turned at least ``ENOUGH`` times, else a data loader, else time. What the watching allocates is measured
-and taken off. Cost: about 40 samples for every doubling of the steps, 50 us each; two looks, 18 ms each per 100,000
+Which counter is the step is decided by what repeats (``leak_sources``). What the watching allocates is measured and taken
+off. Cost: about 40 samples for every doubling of the steps, 50 us each; two looks, 18 ms each per 100,000
 objects, and further ones as soon as all together come to no more than 2 % of the time since. A program that holds no
 more than before is never traced.
 """
@@ -20,27 +19,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow
-from memfit.observe.leak_census import Look, length_of, named_sizes, take
-from memfit.observe.leak_curve import Slope, slope_of
+from memfit.observe.compiled_containers import length_of
+from memfit.observe.leak_census import Look, named_sizes, take
+from memfit.observe.leak_leaves import Untracked, untracked
 from memfit.observe.leak_meter import Meter, worker_bytes
+from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
+from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
 from memfit.observe.retention import program_roots
 from memfit.runtime.living import Survey
 
-FLOOR = 512
-"""Bytes a step below which growth is not worth a word."""
-ENOUGH = 20
 WINDOW_STEPS = 3
-_MOST_SAMPLES = 1200
 _MOST_LOOKS = 12
 _FREE_LOOKS = 2
 _QUICK = 0.3
@@ -48,48 +43,10 @@ _QUICK = 0.3
 _ALLOWANCE = 0.05
 """CPU seconds that looks may come to, beside their share of the time."""
 _FACTOR = 1.7
-_STEADY = 8
+_FIRST, _SECOND = 3, 12
+"""Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
 _DENSITY = 40
 _FIRST_TIME = 8
-_RANKS = {"declared": 0, "optimizer": 1, "loop": 2, "loader": 3, "time": 4}
-
-
-@dataclass
-class Samples:
-    """Levels at the turns of one source, as columns."""
-
-    step: list[int] = field(default_factory=list)
-    when: list[float] = field(default_factory=list)
-    heap: list[int] = field(default_factory=list)
-    python: list[int] = field(default_factory=list)
-    resident: list[int] = field(default_factory=list)
-
-    def add(self, step: int, when: float, heap: int, python: int, resident: int) -> None:
-        """One more; every second one is dropped where there are too many."""
-        for column, value in zip(self.columns(), (step, when, heap, python, resident), strict=True):
-            column.append(value)
-        if len(self.step) > _MOST_SAMPLES:
-            for column in self.columns():
-                del column[1::2]
-
-    def columns(self) -> tuple[list[Any], ...]:
-        """All columns."""
-        return self.step, self.when, self.heap, self.python, self.resident
-
-
-@dataclass
-class Source:
-    """Something that repeats."""
-
-    name: str
-    kind: str
-    depth: int = 0
-    count: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    next_count: int = 0
-    ends: int = 0
-    samples: Samples = field(default_factory=Samples)
 
 
 class Watcher:
@@ -108,20 +65,22 @@ class Watcher:
         self.tracked: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
         self.line_window: LineWindow | None = None
         self.birth_window: BirthWindow | None = None
-        self.line_steps = self.birth_steps = 0
         self.workers: dict[int, list[tuple[int, int]]] = {}
         self.own_seconds = self._look_seconds = 0.0
         self.began = time.perf_counter()
         self.on_look: Callable[[], None] = lambda: None
-        self.judged_at = 0
+        self.on_sample: Callable[[Source], None] = lambda source: None
+        self.judged_at: dict[str, int] = {}
+        self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
         self._window_end = 0
         self._busy = threading.Lock()
         self._pid = os.getpid()
         self._next_workers = 0.0
         self.faults: list[str] = []
-        self._led_by_time = False
         self.active = True
+        self._tracked_by: Source | None = None
+        self._traced: tuple[Source, int] | None = None
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -148,15 +107,19 @@ class Watcher:
         try:
             source.last = now
             leader = self.leader()
-            if leader is source and self._led_by_time and source.kind != "time":
+            if leader is source and self.looks and source.name not in self.looks[0].counts:
                 self._begin_anew()
-            self._led_by_time = leader is not None and leader.kind == "time"
             if leader is not source and leader is not None and leader.kind != source.kind:
                 source.next_count = source.count + max(1, source.count // 8)
                 return
             level = self.meter.read()
             source.samples.add(source.count, now, level.heap, level.python, level.resident)
+            self.on_sample(source)
             if leader is source:
+                if self._tracked_by is not source:
+                    for _, points in self.tracked.values():
+                        points.clear()
+                    self._tracked_by = source
                 for thing, points in self.tracked.values():
                     length = length_of(thing)
                     if length >= 0:
@@ -178,36 +141,26 @@ class Watcher:
             self._busy.release()
 
     def _begin_anew(self) -> None:
-        """Steps were found: what was seen before, while modules were imported and models built, tells nothing."""
+        """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
         self.looks, self.tracked, self.shared = [], {}, set()
-        self.line_window = self.birth_window = None
+        self.line_window = self.birth_window = self._traced = self.untracked = None
 
     def leader(self) -> Source | None:
         """The source whose turns are the steps, as far as can be told now."""
-        sources = [source for source in self.sources.values() if source.count >= 2]
-        if not sources:
-            return next(iter(self.sources.values()), None)
-        steady = [source for source in sources if source.count >= _STEADY] or sources
-        best = min(_RANKS[source.kind] for source in steady)
-        same = [source for source in sources if _RANKS[source.kind] == best]
-        start, end = min(s.first for s in same), max(s.last for s in same)
-        long = [s for s in same if s.last - s.first >= 0.4 * (end - start)] or same
-        many = [s for s in long if s.count >= ENOUGH]
-        if many:
-            return min(many, key=lambda s: (s.count, s.depth))
-        return max(long, key=lambda s: s.count)
+        return leader_of(self.sources.values())
 
     # -- looks and windows ---------------------------------------------------------------------------------------
 
     def _closer(self, source: Source) -> None:
         if self._window_end:
             source.next_count = 0
-            if source.count >= self._window_end:
+            if source is not self._line_from[0] or source.count >= self._window_end:
                 self._next_window(source)
             return
         last = self.looks[-1].counts.get(source.name, 0) if self.looks else 0
-        if source.count < max(_FIRST_TIME if source.kind == "time" else 3, _FACTOR * last):
+        least = _SECOND if self.looks else _FIRST_TIME if source.kind == "time" else _FIRST
+        if source.count < max(least, _FACTOR * last):
             return
         elapsed = time.perf_counter() - source.first
         if (
@@ -222,9 +175,9 @@ class Watcher:
         del seen
         self._look_seconds = time.thread_time() - began
         self.meter.exclude(before)
+        self.on_look()
         if self.line_window is not None and self.line_window.open:
             self.line_window.begin_here()
-        self.on_look()
 
     def look(self) -> Survey:
         """Look now; returns what was seen."""
@@ -255,21 +208,23 @@ class Watcher:
             max(last.held - look.held, last.resident - look.resident) >= FLOOR * max(1, steps(last) - steps(look))
             for look in self.looks[:-1]
         )
-        suspects = [s for s in growing_containers(self.looks[-2:], seen, steps) if s.rate >= LEAST_RATE]
+        own = own_addresses(seen, [id(thing) for thing, _ in self.tracked.values()])
+        suspects = [s for s in growing_containers(self.looks[-2:], seen, steps, own) if s.rate >= LEAST_RATE]
         suspects += growing_tables(self.looks[-2:], steps)
         suspects += growing_caches(self.looks[-2:], seen, steps)
         if not more and all(suspect.rate < _QUICK for suspect in suspects):
             return
+        self.untracked = untracked(source, seen, self.probes(), own)
         for suspect in suspects[:200]:
             self.tracked[id(suspect.thing)] = (suspect.thing, list(suspect.points))
         before, after = self.looks[-2].types.by_type, last.types.by_type
         kinds = {kind for kind, number in after.items() if number - before.get(kind, 0) >= 0.5 * span}
         things = [suspect.thing for suspect in suspects[:24]]
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
-        self.birth_window = BirthWindow(things, kinds, last)
+        self.birth_window = BirthWindow(things, kinds, last, self.untracked.kept)
         self._window_end = source.count + WINDOW_STEPS
-        self._line_from = source.count
-        if not self.line_window.start(_users_frame()):
+        self._line_from, self._tracked_by = (source, source.count), source
+        if not self.line_window.start(users_frame()):
             self._window_end = source.count
         source.next_count = 0
 
@@ -278,14 +233,20 @@ class Watcher:
         assert self.birth_window is not None
         if self.line_window.open or not self.birth_window.started:
             self.line_window.stop()
-            self.line_steps = max(1, source.count - self._line_from)
+            self._traced = self._line_from[0], max(1, self._line_from[0].count - self._line_from[1])
             before = self.meter.read()
             if self.birth_window.start():
                 self.meter.exclude(before)
-                self._window_end = source.count + WINDOW_STEPS
-                self._birth_from = source.count
+                self._line_from, self._window_end = (source, source.count), source.count + WINDOW_STEPS
                 return
         self.close_windows()
+
+    def line_steps(self, source: Source) -> float:
+        """How many steps of ``source`` the lines were traced for."""
+        if self._traced is None:
+            return 1.0
+        by, steps = self._traced
+        return steps if by is source else max(1e-3, steps * source.count / by.count)
 
     @property
     def tracing(self) -> bool:
@@ -305,7 +266,7 @@ class Watcher:
         """End what is open; what was found stays."""
         if self.line_window is not None:
             self.line_window.stop()
-        if self.birth_window is not None and self.birth_window.open:
+        if self.birth_window is not None:
             before = self.meter.read()
             self.birth_window.stop()
             self.meter.exclude(before)
@@ -333,18 +294,9 @@ def _names() -> Any:
     return ((root.name, root.value) for root in program_roots() if not callable(root.value) or root.rank == 0)
 
 
-def _users_frame() -> FrameType | None:
+def users_frame() -> FrameType | None:
+    """The innermost frame of this thread that runs a file of the user's own."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_users_file(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
-
-
-def process_slope(source: Source) -> Slope:
-    """The slope of what the process holds, at the turns of a source."""
-    samples = source.samples
-    heap = np.asarray(samples.heap, np.float64)
-    held = heap + np.asarray(samples.python, np.float64) if len(heap) and heap.any() else np.asarray(
-        samples.resident, np.float64
-    )  # fmt: skip
-    return slope_of(samples.step, held, FLOOR)

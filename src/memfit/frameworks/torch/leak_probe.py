@@ -27,6 +27,7 @@ TENSOR_BYTES = 450
 NODE_BYTES = 350
 """A node of the graph beside what it saved."""
 _MOST_NODES = 20_000
+_TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _Node: Any = torch.autograd.graph.Node
 _PyNode: Any = torch._C._FunctionBase
 _saved_names: dict[type, tuple[str, ...]] = {}
@@ -285,6 +286,10 @@ def _tensor_edges(tensor: torch.Tensor) -> list[tuple[str, Any]]:
         gradient = tensor.grad
         if gradient is not None:
             found.append((".grad", gradient))
+        for name in _TENSOR_HOOKS:
+            hooks = getattr(tensor, name, None)
+            if hooks:
+                found.append((f".{name}", hooks))
     elif tensor._is_view() and tensor._base is not None:
         found.append(("._base", tensor._base))
     return found
