@@ -6,28 +6,18 @@ import numpy as np
 import pytest
 
 from memfit.analyses.cache_misses import misses_of_nest, misses_of_trace
-from memfit.analyses.reuse import reuse_of_nest
+from memfit.analyses.reuse import reuse_of_nest, reuse_of_trace
 from memfit.machine.cache import Hierarchy, parse_hierarchy
-from memfit.testing.nests import IJK, IKJ, TILED, product
+from memfit.testing.nests import IJK, IKJ, KNOWN_MISSES, TILED, product
 
 ZEN5 = parse_hierarchy("48KiB/12,1MiB/16,32MiB/16")
-ROWS = [
-    (IJK, 256, 256, 33_619_968, [16_914_944, 12_288, 12_288], 65_520),
-    (IJK, 256, 272, 33_619_968, [1_056_768, 12_288, 12_288], 4_093),
-    (IJK, 256, 260, 33_619_968, [1_073_408, 12_480, 12_480], None),
-    (IJK, 257, 257, 34_015_235, [1_069_651, 12_387, 12_387], None),
-    (IKJ, 256, 256, 50_397_184, [1_056_768, 12_288, 12_288], 4_080),
-    (TILED, 256, 256, 50_855_936, [76_688, 12_288, 12_288], 32_528),
-    (IKJ, 512, 512, 402_915_328, [8_421_376, 437_071, 49_152], None),
-    (IKJ, 1024, 1024, 3_222_274_048, [67_239_936, 67_239_936, 196_608], None),
-]
 
 
-@pytest.mark.parametrize(("source", "size", "leading", "accesses", "misses", "written"), ROWS)
+@pytest.mark.parametrize(("source", "size", "leading", "accesses", "misses", "written"), KNOWN_MISSES)
 def test_known_rows(source, size, leading, accesses, misses, written):
     found = misses_of_nest(product(source, size, leading), ZEN5)
     assert found.total == accesses
-    assert [level.misses for level in found.levels] == misses
+    assert tuple(level.misses for level in found.levels) == misses
     if written is not None:
         assert found.levels[0].write_backs == written
     assert sum(found.levels[0].by_array.values()) == misses[0]
@@ -68,3 +58,23 @@ def test_a_store_that_hits_is_a_use():
     assert found.levels[0].misses == 20_512
     assert found.levels[0].by_array == {"stores": 512, "other": 20_000}
     assert found.accesses == {"stores": 160_000, "other": 20_000}
+
+
+@pytest.mark.parametrize("exponent", [0.7, 1.0])
+def test_a_sample_states_an_error_that_holds(exponent):
+    draw = np.random.default_rng(1)
+    chances = np.cumsum(np.arange(1, 50_001) ** -exponent)
+    rows = draw.permutation(50_000)[np.searchsorted(chances, draw.random(400_000) * chances[-1])]
+    exact = reuse_of_trace(rows.astype(np.uint32) * np.uint32(64))
+    sampled = reuse_of_trace(rows.astype(np.uint64) * np.uint64(64), sample=0.1)
+    assert exact.error == 0 < sampled.error < 0.2
+    assert sampled.accesses == exact.accesses == 400_000
+    errors = [abs(sampled.misses_at(1 << n) - exact.misses_at(1 << n)) / 400_000 for n in range(16)]
+    assert sum(errors) / len(errors) < sampled.error
+
+
+def test_lines_far_apart_have_the_same_distances():
+    rows = np.random.default_rng(2).integers(0, 300, 5000).astype(np.uint64)
+    near, far = reuse_of_trace(rows * np.uint64(64)), reuse_of_trace(rows * np.uint64(1 << 40))
+    assert near.cold == far.cold == 300
+    assert near.distance.tolist() == far.distance.tolist()

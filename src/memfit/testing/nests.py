@@ -34,6 +34,18 @@ for ii in range(0, N, T):
                         C[i, j] = B[k, j] * a + C[i, j]
 """
 
+KNOWN_MISSES = (
+    (IJK, 256, 256, 33_619_968, (16_914_944, 12_288, 12_288), 65_520),
+    (IJK, 256, 272, 33_619_968, (1_056_768, 12_288, 12_288), 4_093),
+    (IJK, 256, 260, 33_619_968, (1_073_408, 12_480, 12_480), None),
+    (IJK, 257, 257, 34_015_235, (1_069_651, 12_387, 12_387), None),
+    (IKJ, 256, 256, 50_397_184, (1_056_768, 12_288, 12_288), 4_080),
+    (TILED, 256, 256, 50_855_936, (76_688, 12_288, 12_288), 32_528),
+    (IKJ, 512, 512, 402_915_328, (8_421_376, 437_071, 49_152), None),
+    (IKJ, 1024, 1024, 3_222_274_048, (67_239_936, 67_239_936, 196_608), None),
+)
+"""Source, size, row, accesses, misses of "48KiB/12,1MiB/16,32MiB/16", L1 write-backs: what independent simulators agree on."""
+
 
 def product(source: str, size: int, leading: int | None = None, tile: int = 32) -> Nest:
     """A square float32 matrix product of one of the sources above."""
@@ -82,7 +94,8 @@ def addresses(nest: Nest) -> Iterator[tuple[int, bool, str]]:
                 place = sum(s.at(values) * step for s, step in zip(part.subscripts, steps, strict=True))
                 yield nest.bases[part.array] + place, part.write, part.array
             else:
-                for value in range(part.start.at(values), min(stop.at(values) for stop in part.stops), part.step):
+                nearest = min if part.step > 0 else max
+                for value in range(part.start.at(values), nearest(stop.at(values) for stop in part.stops), part.step):
                     yield from walk(part.body, {**values, part.variable: value})
 
     yield from walk(nest.body, {})
