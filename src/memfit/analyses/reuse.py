@@ -8,7 +8,8 @@ Cost: about 10 ns an access that changes the line; a nest's iterations on the sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from memfit.ir.nest import Nest, encode, placed
 
 Ints = npt.NDArray[np.int64]
 _MOST_LINES = 1 << 28
+_MIX, _HASHES = np.uint64(0x9E3779B97F4A7C15), 1 << 24
+_PARTS = 8
+"""Parts of a sample whose answers are compared to state its error."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Reuse:
         cold: first uses.
         misses: {array: misses at each of ``capacities``}, empty for a trace.
         cold_by_array: {array: first uses}, empty for a trace.
-        error: mean absolute error of the miss ratio, 0.0 where exact.
+        error: twice the standard error of the miss ratio, the mean over cache sizes; 0.0 where exact.
     """
 
     distance: Ints
@@ -102,18 +106,49 @@ def reuse_of_trace(addresses: npt.ArrayLike, line: int = 64, *, sample: float | 
     values = _addresses(addresses)
     if sample is not None and not 0 < sample < 1:
         raise MachineError("sample", f"{sample} is no share of the lines", "write more than 0 and less than 1")
-    lines = values // values.dtype.type(line)
-    factor = 1.0
-    if sample is not None:
-        hashed = (lines.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-        lines = lines[hashed < np.uint64(int(sample * (1 << 24)))]
-        factor = 1 / sample
-    names, dense = np.unique(lines, return_inverse=True) if len(lines) else (lines, np.zeros(0, np.int64))
-    found = np.asarray(_core.reuse_trace(np.ascontiguousarray(dense, np.uint32), 0, 0, max(len(names), 1)))
+    shift = line.bit_length() - 1
     if sample is None:
-        return Reuse(found[:-1], int(found[-1]))
-    kept = np.flatnonzero(found[:-1])
-    spread = np.zeros(round(len(found) * factor) + 1, np.int64)
-    counts = np.round(found[:-1][kept] * len(values) / max(len(lines), 1)).astype(np.int64)
-    np.add.at(spread, np.minimum((kept * factor).astype(np.int64), len(spread) - 1), counts)
-    return Reuse(spread, round(int(found[-1]) * len(values) / max(len(lines), 1)), error=1 / max(len(names), 1) ** 0.5)
+        found = _distances(values, shift)
+        return Reuse(found[: int(found[-1])], int(found[-1]))
+    hashed = ((values >> values.dtype.type(shift)).astype(np.uint64) * _MIX) >> np.uint64(40)
+    whole = _estimate(values[hashed < np.uint64(int(sample * _HASHES))], shift, sample, len(values))
+    share = sample / _PARTS
+    ends = [int(share * part * _HASHES) for part in range(_PARTS + 1)]
+    parts = [
+        _estimate(values[(hashed >= np.uint64(low)) & (hashed < np.uint64(high))], shift, share, len(values))
+        for low, high in pairwise(ends)
+    ]
+    return replace(whole, error=_error_of(parts, whole))
+
+
+def _estimate(taken: npt.NDArray[np.unsignedinteger], shift: int, share: float, accesses: int) -> Reuse:
+    """What a share of the lines says of all. Counts grow by 1 / share; a distance d stands for any between d / share and
+    (d + 1) / share; what accesses are then too many or too few are of the lines used most, at the least distance (SHARDS-adj).
+    """
+    found = _distances(taken, shift)
+    lines = int(found[-1])
+    cold = round(lines / share)
+    ends = np.arange(lines + 1) / share
+    sums = np.concatenate([[0], np.cumsum(found[:lines])]) / share
+    below = np.interp(np.arange(1, int(ends[-1]) + 2), ends, sums)
+    spread: Ints = np.diff(np.concatenate([[0], np.round(below)])).astype(np.int64)
+    spread[0] += accesses - cold - int(spread.sum())
+    return Reuse(spread, cold)
+
+
+def _error_of(parts: Sequence[Reuse], whole: Reuse) -> float:
+    """Twice the standard error of the miss ratio, the mean over sizes by equal factors, from what parts of the sample say."""
+    sizes = sorted({round(max(len(whole.distance), 2) ** (n / 16)) for n in range(1, 17)})
+    ratios = np.array([[part.misses_at(size) / max(part.accesses, 1) for size in sizes] for part in parts])
+    return float(2 * ratios.std(axis=0, ddof=1).mean() / len(parts) ** 0.5)
+
+
+def _distances(values: npt.NDArray[np.unsignedinteger], shift: int) -> Ints:
+    """Accesses of each distance, last: first uses. Lines that lie close together are not numbered anew."""
+    if not len(values):
+        return np.zeros(1, np.int64)
+    low, high = int(values.min()) >> shift, int(values.max()) >> shift
+    if high - low < min(max(2 * len(values), 1 << 20), _MOST_LINES):
+        return np.asarray(_core.reuse_trace(values, shift, low, high - low + 1))
+    names, dense = np.unique(values >> values.dtype.type(shift), return_inverse=True)
+    return np.asarray(_core.reuse_trace(np.ascontiguousarray(dense, np.uint32), 0, 0, len(names)))

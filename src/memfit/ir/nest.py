@@ -97,7 +97,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Loop:
-    """``for variable in range(start, min(stops), step)`` around a body."""
+    """``for variable in range(start, min(stops), step)`` around a body; downwards, with a step below 0, to max(stops)."""
 
     variable: str
     start: Sum
@@ -246,8 +246,8 @@ def encode(nest: Nest) -> Code:
             if isinstance(part, Access):
                 nodes.append(_access(part, known, counters, ends))
                 continue
-            if part.step <= 0:
-                raise NestError(nest.name, f"loop {part.variable} steps by {part.step}", "steps are positive")
+            if part.step == 0:
+                raise NestError(nest.name, f"loop {part.variable} steps by 0", "steps are whole numbers but 0")
             if part.variable in known:
                 raise NestError(nest.name, f"two loops around each other are called {part.variable}", "rename one")
             number = len(ends)
@@ -255,7 +255,7 @@ def encode(nest: Nest) -> Code:
             for stop in part.stops:
                 extent = stop.plus(part.start, -1)
                 row = affine(extent, known, counters)
-                if part.step > 1:
+                if part.step != 1:
                     if any(value % part.step for value in row[1:]):
                         raise NestError(
                             nest.name, f"the trips of loop {part.variable} are no whole sum: range(..., {part.step})",

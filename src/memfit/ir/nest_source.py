@@ -8,8 +8,8 @@
             C[i, j] = s
 
 Reads come in the order in which Python evaluates them, the target of an augmented assignment last, then the write. Names
-without subscripts are registers. ``range(a, b, step)`` with sums of loop variables, ``min(...)`` as a bound, and ``N`` given as
-settings are known; anything else is refused with its line.
+without subscripts are registers. ``range(a, b, step)`` with sums of loop variables, ``min(...)`` as a bound (``max(...)``
+where the step is below 0), and ``N`` given as settings are known; anything else is refused with its line.
 """
 
 from __future__ import annotations
@@ -116,17 +116,18 @@ class _Reader:
             raise self.refuse(node, "a loop over something else than range(...)", "write for i in range(...)")
         start = self.affine(call.args[0], around) if len(call.args) > 1 else Sum()
         stop = call.args[1] if len(call.args) > 1 else call.args[0]
-        bounds = (
-            stop.args
-            if isinstance(stop, ast.Call) and isinstance(stop.func, ast.Name) and stop.func.id == "min"
-            else [stop]
-        )
-        stops = tuple(self.affine(bound, around) for bound in bounds)
         step = self.affine(call.args[2], around) if len(call.args) > 2 else Sum(1)
-        if step.parts:
-            raise self.refuse(node, "a step that is no number")
+        if step.parts or not step.constant:
+            raise self.refuse(node, "a step that is no number but 0")
+        nearest = "min" if step.constant > 0 else "max"
+        several = isinstance(stop, ast.Call) and isinstance(stop.func, ast.Name) and stop.func.id == nearest
+        bounds = stop.args if several and isinstance(stop, ast.Call) else [stop]
+        stops = tuple(self.affine(bound, around) for bound in bounds)
         variable = node.target.id
-        low, high = self.bounds(start)[0], min(self.bounds(end)[1] for end in stops) - 1
+        if step.constant > 0:
+            low, high = self.bounds(start)[0], min(self.bounds(end)[1] for end in stops) - 1
+        else:
+            low, high = max(self.bounds(end)[0] for end in stops) + 1, self.bounds(start)[1]
         self.ends[variable] = (min(low, high), max(low, high))
         inner = self.statements(node.body, (*around, variable))
         return Loop(variable, start, stops, tuple(inner), step.constant)
