@@ -233,6 +233,25 @@ def test_no_claim_where_spreads_overlap():
     assert "nothing faster was proved" in locality_headline(report)
 
 
+def test_the_page_compares_programs_not_parts():
+    whole = AdviceRow("all", "fuse", {"L1": 40}, 2.0, by_array={"L1": {"A": 30, "B": 10}}, curve=((1, 1.0), (4, 0.1)))
+    part = AdviceRow("first", "turn", {"L1": 7}, 3.0, whole=False)
+    level = LevelRow("L1", 1000, 80, {"A": 60, "B": 20}, 0)
+    report = LocalityReport(
+        "t", "m", 1000, (level,), (), ((1, 1.0), (8, 0.2)), 10, 64, (whole, part), 0.0, (("L1", 256),)
+    )
+    text = locality_page(report)
+    assert "80 (8 %)" in text
+    assert "40 (2.0 x fewer)" in text
+    assert ">change 1<" in text
+    assert ">change 2<" not in text
+    assert "first: turn" in text
+    assert text.count("<polyline") == 2
+    assert "100 %" in text
+    many = tuple(AdviceRow("k", f"turn {n}", {"L1": n}, 2.0) for n in range(40))
+    assert "turn 39" in locality_page(LocalityReport("t", "m", 9, (level,), (), (), None, 64, many, 0.0))
+
+
 def test_names_of_a_user_are_no_markup():
     row = AdviceRow("<b>k</b>", "<i>turn</i>", {"L1": 1}, 2.0)
     report = LocalityReport("<script>", "m", 10, (LevelRow("L1", 10, 5, {}, 0),), (), (), 5, 64, (row,), 0.0)

@@ -12,11 +12,12 @@ from typing import Any
 
 from memfit.analyses.cache_misses import Misses
 from memfit.analyses.miss_reasons import lower_bound_lines
+from memfit.analyses.reuse import reuse_of_nest
 from memfit.fitting.chain_search import search_fusion
 from memfit.fitting.loop_search import Found, as_written, search
 from memfit.fitting.timed_kernel import Timed, time_chains
 from memfit.ir.kernel import Kernel, Variant
-from memfit.ir.kernel_chain import KernelChain
+from memfit.ir.kernel_chain import KernelChain, lower_chain
 from memfit.machine.cache import Hierarchy
 from memfit.machine.spec import Machine
 from memfit.report.locality_summary import AdviceRow
@@ -24,6 +25,8 @@ from memfit.report.locality_summary import AdviceRow
 WORTH = 1.03
 """A change must be projected to save so much to be named without a measurement."""
 MOST_ROWS = 2
+MOST_DRAWN = 500_000_000
+"""Accesses of a change up to which its miss-ratio curve is counted."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def advice_for(
     notes: list[str], progress: Any = None,
 ) -> list[AdviceRow]:  # fmt: skip
     """Rows of advice for each kernel, and for all of them fused; ``notes`` takes what was tried in vain."""
-    rows: list[AdviceRow] = []
+    found_changes: list[_Change] = []
     best: list[Variant] = []
     for kernel in kernels:
         before = as_written(kernel, levels, machine)
@@ -47,11 +50,13 @@ def advice_for(
         best.append(found[0].variant)
         bound = lower_bound_lines([kernel], levels.levels[0], touched)
         changes = [
-            _Change(_row(kernel, before, f, bound), KernelChain((kernel,), (f.variant,)))
+            _Change(
+                replace(_row(kernel, before, f, bound), whole=len(kernels) == 1), KernelChain((kernel,), (f.variant,))
+            )
             for f in found
             if before.seconds > WORTH * f.seconds or _fewer(f.misses, before.misses)
         ]
-        rows += _judged(KernelChain((kernel,), (before.variant,)), changes, notes, prove=prove)
+        found_changes += _judged(KernelChain((kernel,), (before.variant,)), changes, notes, prove=prove)
     if len(kernels) > 1:
         before_all, *fused = search_fusion(kernels, best, levels, machine)
         bound = lower_bound_lines(kernels, levels.levels[0], touched)
@@ -60,33 +65,52 @@ def advice_for(
                 AdviceRow(
                     "all", f.words, {level.name: level.misses for level in f.misses.levels}, before_all.seconds / f.seconds,
                     numerics="bit-exact" if len(f.chain.kernels) == 1 else "reassociating", over_bound=_over(f.misses, bound),
+                    by_array={level.name: level.by_array for level in f.misses.levels},
                 ),
                 f.chain,
             )
             for f in fused[:4]
             if before_all.seconds > WORTH * f.seconds or _fewer(f.misses, before_all.misses)
         ]  # fmt: skip
-        rows += _judged(before_all.chain, changes, notes, prove=prove)
-    return sorted(rows, key=lambda row: (row.kernel != "all", -(row.measured_speedup or 0)))
+        found_changes += _judged(before_all.chain, changes, notes, prove=prove)
+    found_changes.sort(key=lambda change: (change.row.kernel != "all", -(change.row.measured_speedup or 0)))
+    rows = [change.row for change in found_changes]
+    if rows and rows[0].whole:
+        rows[0] = _drawn(found_changes[0], levels)
+    return rows
 
 
-def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *, prove: bool) -> list[AdviceRow]:
+def _drawn(change: _Change, levels: Hierarchy) -> AdviceRow:
+    """The row with the miss-ratio curve of its program, where that is little to count."""
+    nest = lower_chain(change.chain)
+    if nest.count() > MOST_DRAWN:
+        return change.row
+    return replace(change.row, curve=tuple(reuse_of_nest(nest, (), levels.line).curve()))
+
+
+def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *, prove: bool) -> list[_Change]:
     if not changes or not prove:
         likely = sorted(changes, key=lambda change: -change.row.projected_speedup)
-        return [change.row for change in likely if change.row.projected_speedup > WORTH][:MOST_ROWS]
+        return [change for change in likely if change.row.projected_speedup > WORTH][:MOST_ROWS]
     timed = time_chains([before, *(change.chain for change in changes)])
-    rows = [proved(change.row, timed[0], after) for change, after in zip(changes, timed[1:], strict=True)]
+    known = [
+        replace(change, row=proved(change.row, timed[0], after))
+        for change, after in zip(changes, timed[1:], strict=True)
+    ]
     faster = sorted(
-        (row for row in rows if (row.measured_speedup or 0) > 1), key=lambda row: -(row.measured_speedup or 0)
+        (change for change in known if (change.row.measured_speedup or 0) > 1),
+        key=lambda change: -(change.row.measured_speedup or 0),
     )
     if faster:
         return faster[:MOST_ROWS]
-    open_rows = [row for row in rows if row.measured_speedup is None and row.projected_speedup > WORTH]
-    if not open_rows:
+    unclear = [
+        change for change in known if change.row.measured_speedup is None and change.row.projected_speedup > WORTH
+    ]
+    if not unclear:
         notes.append(
-            f"{rows[0].kernel}: {len(rows)} changes were timed and none is faster here than the order as written"
+            f"{known[0].row.kernel}: {len(known)} changes were timed and none is faster here than the order as written"
         )
-    return sorted(open_rows, key=lambda row: -row.projected_speedup)[:1]
+    return sorted(unclear, key=lambda change: -change.row.projected_speedup)[:1]
 
 
 def proved(row: AdviceRow, before: Timed, after: Timed) -> AdviceRow:
@@ -111,6 +135,7 @@ def _row(kernel: Kernel, before: Found, change: Found, bound: int | None) -> Adv
     return AdviceRow(
         kernel.name, change.variant.words(kernel), {level.name: level.misses for level in change.misses.levels},
         before.seconds / change.seconds, numerics=numerics_of(kernel, change.variant), over_bound=_over(change.misses, bound),
+        by_array={level.name: level.by_array for level in change.misses.levels},
     )  # fmt: skip
 
 

@@ -186,9 +186,24 @@ def system_machine(caches: tuple[SystemCache, ...] | None = None) -> Machine:
         raise MachineError(
             "this machine", "the system says nothing of its caches", "measure it: memfit machine --json > here.json"
         )
-    levels = [MemoryLevel(c.name, c.bytes, c.ways, c.line, shared=c.shared) for c in found]
+    notes: list[str] = []
+    levels = [MemoryLevel(c.name, c.bytes, _whole_ways(c, notes), c.line, shared=c.shared) for c in found]
     page, huge, policy = page_sizes()
-    return Machine(cpu_name(), (*levels, MemoryLevel("memory", 0, None)), "system", page, huge, policy, numa_nodes())
+    whole = (*levels, MemoryLevel("memory", 0, None))
+    return Machine(cpu_name(), whole, "system", page, huge, policy, numa_nodes(), notes=tuple(notes))
+
+
+def _whole_ways(cache: SystemCache, notes: list[str]) -> int | None:
+    """The ways that the system names, or the most below them that divide the cache: some hosts name what cannot be."""
+    lines = cache.bytes // cache.line
+    if not cache.ways or lines % cache.ways == 0:
+        return cache.ways
+    ways = next(n for n in range(min(cache.ways, lines), 0, -1) if lines % n == 0)
+    notes.append(
+        f"the system says {cache.name} has {cache.bytes} bytes and {cache.ways} ways of {cache.line}-byte lines, which no "
+        f"cache can have: taken as {ways} ways"
+    )
+    return ways
 
 
 def _bytes(value: Any) -> int:

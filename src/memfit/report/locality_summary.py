@@ -37,7 +37,13 @@ class ReasonRow:
 @dataclass(frozen=True)
 class AdviceRow:
     """A change. ``misses`` by level; speedups over the program as written; ``measured_speedup`` None: not timed, or spreads
-    overlap (``measured`` says which); times in seconds as (low, median, high)."""
+    overlap (``measured`` says which); times in seconds as (low, median, high).
+
+    Attributes:
+        by_array: {level: {array: misses}} under the change, empty where not simulated.
+        curve: (lines, miss ratio) under the change, of the best one only.
+        whole: it changes the whole program; False: one kernel of several, whose misses and times the row has.
+    """
 
     kernel: str
     change: str
@@ -50,6 +56,15 @@ class AdviceRow:
     after_seconds: tuple[float, float, float] | None = None
     over_bound: float | None = None
     stake_seconds: float | None = None
+    by_array: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    curve: tuple[tuple[int, float], ...] = ()
+    whole: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the curve as the report writes its own."""
+        curve = [{"lines": lines, "miss_ratio": ratio} for lines, ratio in self.curve]
+        by_array = {level: dict(counts) for level, counts in self.by_array.items()}
+        return {**vars(self), "misses": dict(self.misses), "by_array": by_array, "curve": curve}
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ class LocalityReport:
             "reasons": [vars(r) for r in self.reasons],
             "curve": [{"lines": lines, "miss_ratio": ratio} for lines, ratio in self.curve],
             "lower_bound_lines": self.lower_bound_lines, "over_bound": self.over_bound,
-            "advice": [{**vars(r), "misses": dict(r.misses)} for r in self.advice],
+            "advice": [r.to_json() for r in self.advice],
             "seconds": self.seconds, "notes": list(self.notes), **model,
         }  # fmt: skip
 
