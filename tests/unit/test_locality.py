@@ -174,6 +174,67 @@ def test_arguments_that_are_refused(arguments, why, capsys):
     assert why in capsys.readouterr().err
 
 
+ARRAYS = {"A": (10, 10), "B": (10,)}
+
+
+@pytest.mark.parametrize(
+    ("loops", "access", "arrays", "why"),
+    [
+        ([("i", 10), ("j", 10)], ("A", "r", ["i*j", "j"]), ARRAYS, "not affine"),
+        ([("i", 10)], ("A", "r", ["i//2", "i%3"]), ARRAYS, "not affine"),
+        ([("i", 10)], ("A", "r", ["B[i]", "i"]), ARRAYS, "not affine"),
+        ([("i", 10)], ("B", "r", ["i; j"]), ARRAYS, "no Python"),
+        ([("i", 10)], ("B", "r", ["q"]), ARRAYS, "neither a loop"),
+        ([("i", 10)], ("B", "r", ["i+1"]), ARRAYS, "from 1 to 10"),
+        ([("i", 10)], ("A", "r", ["i"]), ARRAYS, "2 dimensions"),
+        ([("i", 10)], ("C", "r", ["i"]), ARRAYS, "no array 'C'"),
+        ([("i", 10)], ("B", "x", ["i"]), ARRAYS, "the access"),
+        ([("i", 10)], ("B", "r"), ARRAYS, "the access"),
+        ([("i", 10)], ("B", "r", ["i"], 2), ARRAYS, "the access"),
+        ([("i", 10), ("i", 10)], ("B", "r", ["i"]), ARRAYS, "are called i"),
+        ([("i", "ten")], ("B", "r", ["i"]), ARRAYS, "whole extents"),
+        ([("i", 2.5)], ("B", "r", ["i"]), ARRAYS, "whole extents"),
+        ([("i", 0)], ("B", "r", ["i"]), ARRAYS, "never runs"),
+        ([("i", -5)], ("B", "r", ["i"]), ARRAYS, "never runs"),
+        ([("i", 1 << 70)], ("B", "r", ["0"]), ARRAYS, "beyond 60 bits"),
+        ([("i", 1 << 50)], ("B", "r", ["0"]), ARRAYS, "are allowed"),
+        ([("i", 10)], ("B", "r", ["i"]), {"B": {"shape": (1 << 62,)}}, "can be simulated"),
+        ([("i", 10)], ("B", "r", ["i"]), {"B": {"shape": (10,), "base": 1 << 62}}, "can be simulated"),
+        ([("i", 10)], ("B", "r", ["i"]), {"B": {"shape": (10,), "item": 3}}, "items of 3"),
+        ([("i", 10)], ("B", "r", ["i"]), {"B": {"shape": (0,)}}, "extents are positive"),
+        ([("i", 10)], ("B", "r", ["i"]), {"B": {"shape": (10,), "width": 3}}, "with width"),
+    ],
+)
+def test_nests_that_are_refused(loops, access, arrays, why):
+    with pytest.raises(NestError, match=why):
+        memfit.locality.nest(loops, [access], arrays)
+
+
+def test_a_nest_without_accesses_is_refused():
+    with pytest.raises(NestError, match="accesses no array"):
+        memfit.locality.nest([("i", 10)], [], ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [("0", "never runs"), ("1" + 30 * "0", "can be simulated"), ("x", "'x'"), ("2.5", "2.5")]
+)
+def test_numbers_for_names_that_are_refused(tmp_path, value, why, capsys):
+    path = tmp_path / "loops.py"
+    path.write_text("for i in range(N):\n  A[i] = B[i]\n")
+    assert main(["locality", str(path), "--cache", CACHE, "--set", f"N={value}"]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_downwards_is_the_same_backwards():
+    up = memfit.locality("for i in range(0, 90):\n  A[i] = B[i]\n", cache=CACHE, advise=False)
+    down = memfit.locality("for i in range(89, -1, -1):\n  A[i] = B[i]\n", cache=CACHE, advise=False)
+    assert [level.by_array for level in up.levels] == [level.by_array for level in down.levels]
+    with pytest.raises(NestError, match="no number but 0"):
+        memfit.locality("for i in range(9, 0, 0):\n  A[i] = B[i]\n", cache=CACHE)
+    with pytest.raises(NestError, match="never runs"):
+        memfit.locality("for i in range(0, 9, -1):\n  A[i] = B[i]\n", cache=CACHE)
+
+
 @pytest.mark.parametrize("content", [b"", b"not numbers", b"\x93NUMPY\x01\x00garbage"])
 def test_damaged_traces_are_refused(tmp_path, content, capsys):
     path = tmp_path / "trace.npy"
@@ -261,7 +322,7 @@ def test_names_of_a_user_are_no_markup():
 
 
 def test_the_search_finds_what_trying_everything_finds():
-    kernel, levels = parse_pattern("matmul:40")[0], parse_hierarchy("2KiB/4,16KiB/8")
+    kernel, levels = parse_pattern("matmul:24")[0], parse_hierarchy("1KiB/4,8KiB/8")
     from memfit.fitting.loop_search import exactly
 
     fewest = min(exactly(kernel, v, levels, ZEN).misses.levels[0].misses for v in candidates(kernel, 64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -39,6 +40,41 @@ def test_a_system_that_says_nothing(tmp_path):
     assert numa_nodes(tmp_path) == ()
     with pytest.raises(MachineError, match="says nothing of its caches"):
         system_machine(())
+
+
+def test_ways_that_no_cache_can_have_are_brought_down(tmp_path):
+    _sysfs(tmp_path, [(1, "Data", "48K", 7, "0"), (2, "Unified", "1000K", 16, "0"), (3, "Unified", "junk", 16, "0")])
+    found = system_caches(tmp_path)
+    assert [cache.name for cache in found] == ["L1", "L2"]
+    machine = system_machine(found)
+    assert [level.ways for level in machine.caches] == [6, 16]
+    assert machine.hierarchy().levels[0].sets == 128
+    assert "7 ways" in machine.notes[0]
+    assert system_machine((SystemCache("L1", 64 * 5, None, 64, 1),)).caches[0].ways is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processors to choose from")
+def test_one_core_of_a_system_that_says_nothing(monkeypatch, capsys):
+    """The command measures alone, and what it found can be simulated; where nothing is measured, that is said once."""
+    monkeypatch.setattr("memfit.machine.probe.system_caches", lambda: ())
+    monkeypatch.setattr("memfit.machine.spec.system_caches", lambda: ())
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert main(["machine", "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        assert data["processors"] == 1
+        assert any("measured alone" in note for note in data["notes"])
+        assert all(level["agrees"] is None for level in data["levels"])
+        assert machine_from_json(data, "here").hierarchy().levels[0].bytes >= 8 << 10
+        assert main(["locality", "transpose:40", "--no-prove"]) == 2
+        assert "--machine here.json" in capsys.readouterr().err
+        assert main(["machine", "--no-measure"]) == 2
+        assert "says nothing of its caches" in capsys.readouterr().err
+        assert main(["locality", "transpose:40", "--no-prove", "--cache", "4KiB/4,64KiB/8"]) == 0
+        assert main(["locality", "transpose:40", "--prove", "--machine", "amd-zen3"]) == 0
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_ready_descriptions_are_whole():

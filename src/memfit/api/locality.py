@@ -6,6 +6,7 @@ memfit.locality.nest(loops, accesses, arrays)       an affine nest -> Nest, whic
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from memfit.fitting.timed_kernel import find_compiler
 from memfit.ir.kernel import Kernel
 from memfit.ir.kernel_chain import as_written, lower_chain
 from memfit.ir.kernel_of_nest import kernel_of_nest
-from memfit.ir.nest import Access, ArraySpec, Loop, Nest, Sum, placed
+from memfit.ir.nest import Access, ArraySpec, Loop, Nest, Sum, encode, placed
 from memfit.ir.nest_source import nest_from_source
 from memfit.ir.step import Step
 from memfit.machine.cache import CacheLevel, Hierarchy, parse_hierarchy
@@ -65,7 +66,7 @@ class Locality:
                 pattern, machine=machine, settings=settings, advise=advise, prove=prove is not False, progress=progress
             )
         start = time.process_time()
-        here = machine if isinstance(machine, Machine) else load_machine(machine)
+        here = machine if isinstance(machine, Machine) else _machine(machine, told=cache is None)
         levels = here.hierarchy() if cache is None else parse_hierarchy(cache) if isinstance(cache, str) else cache
         notes: list[str] = []
         if prove is not False:
@@ -135,14 +136,20 @@ class Locality:
 def _nest(
     loops: Sequence[tuple[str, int]], accesses: Sequence[tuple[Any, ...]], arrays: Mapping[str, Any], name: str
 ) -> Nest:
+    try:
+        loops = [(str(loop), operator.index(extent)) for loop, extent in loops]
+    except (TypeError, ValueError) as error:
+        raise NestError(name, f"its loops are {loops!r}", "write (name, extent) with whole extents") from error
     depth = len(loops)
     before: list[list[Loop | Access]] = [[] for _ in range(depth + 1)]
     after: list[list[Loop | Access]] = [[] for _ in range(depth + 1)]
     names = [loop for loop, _ in loops]
     for access in accesses:
+        if len(access) not in (3, 4):
+            raise NestError(name, f"the access {access!r}", 'write (array, "r" or "w", subscripts)')
         array, mode, subscripts = access[0], access[1], access[2]
-        at = int(access[3]) if len(access) > 3 else depth
-        if mode not in ("r", "w") or not 0 <= at <= depth:
+        at = access[3] if len(access) > 3 else depth
+        if mode not in ("r", "w") or not isinstance(at, int) or not 0 <= at <= depth:
             raise NestError(name, f"the access {access!r}", 'write (array, "r" or "w", subscripts)')
         texts = [subscripts] if isinstance(subscripts, (str, int)) else list(subscripts)
         sums = tuple(_affine(text, names, name) for text in texts)
@@ -151,8 +158,10 @@ def _nest(
     body: tuple[Loop | Access, ...] = tuple(before[depth])
     for number in range(depth - 1, -1, -1):
         loop, extent = loops[number]
-        body = (*before[number], Loop(loop, Sum(), (Sum(int(extent)),), body), *after[number])
-    return placed(Nest(body, {key: _array(key, value) for key, value in arrays.items()}, name))
+        body = (*before[number], Loop(loop, Sum(), (Sum(extent),), body), *after[number])
+    nest = placed(Nest(body, {key: _array(key, value) for key, value in arrays.items()}, name))
+    encode(nest)  # every subscript within its array, every loop runs
+    return nest
 
 
 def _affine(text: Any, names: Sequence[str], name: str) -> Sum:
@@ -185,6 +194,16 @@ def _array(name: str, value: Any) -> ArraySpec:
             tuple(value["shape"]), int(item), leading, value.get("base"), tuple(strides) if strides else None
         )
     return ArraySpec(tuple(value))
+
+
+def _machine(name: str | None, *, told: bool) -> Machine:
+    """The machine; where its levels are given otherwise, and the system says nothing of them, one of typical speed."""
+    try:
+        return load_machine(name)
+    except MachineError:
+        if name is not None or told:
+            raise
+        return Machine("this machine", (), "typical")
 
 
 def _level_words(level: CacheLevel) -> str:

@@ -50,10 +50,9 @@ def command(
         raise NestError(repr(pattern), "it is neither a pattern nor a target", f"patterns are {names}; see --help")
     if not known and cache is not None:
         raise click.UsageError("--cache is for patterns; a model runs on this machine")
-    numbers = {n: int(v) for n, v in settings.items() if isinstance(v, int)} if known else settings
     with progress_line() as progress:
         report = locality(
-            pattern, machine=machine, cache=cache, settings=numbers, advise=not no_advice, prove=False if no_advice else prove,
+            pattern, machine=machine, cache=cache, settings=settings, advise=not no_advice, prove=False if no_advice else prove,
             progress=progress,
         )  # fmt: skip
     if html is not None:

@@ -214,6 +214,8 @@ def encode(nest: Nest) -> Code:
     """
     if nest.arrays and not nest.bases:
         nest = placed(nest)
+    if not any(True for _ in nest.accesses()):
+        raise NestError(nest.name, "it accesses no array", "give it reads or writes")
     order = {name: number for number, name in enumerate(nest.arrays)}
     variables = sum(1 for _ in _loops(nest.body))
     nodes: list[Node] = []

@@ -15,6 +15,7 @@ where the step is below 0), and ``N`` given as settings are known; anything else
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Mapping, Sequence
 
 from memfit.errors import NestError
@@ -41,7 +42,12 @@ def nest_from_source(
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise NestError(name, f"it is no Python: {error}", "write for loops over range(...)") from error
-    numbers = dict(settings or {})
+    numbers = {}
+    for setting, value in (settings or {}).items():
+        try:
+            numbers[setting] = operator.index(value)
+        except TypeError as error:
+            raise NestError(name, f"{setting} is {value!r}", "loops count in whole numbers") from error
     body: Sequence[ast.stmt] = tree.body
     for statement in body:
         if (

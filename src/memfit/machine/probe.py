@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 from memfit import _core
 from memfit.errors import MachineError
-from memfit.machine.spec import Machine, MemoryLevel, TlbLevel
-from memfit.machine.system import SystemCache, cpu_name, numa_nodes, page_sizes, system_caches
+from memfit.machine.spec import TYPICAL_WAYS, Machine, MemoryLevel, TlbLevel
+from memfit.machine.system import SystemCache, cpu_name, numa_nodes, page_sizes, processors_here, system_caches
 
 KIB = 1024
 _BUFFER = 96 << 20
@@ -101,7 +101,7 @@ def measure_machine(progress: Progress | None = None, told: tuple[SystemCache, .
         notes.append("the system says nothing of its caches: every figure is measured alone")
     return Machine(
         cpu_name(), tuple(levels), "measured", page, huge, policy, numa_nodes(), tlb,
-        tuple(sorted((size, round(ns, 3)) for size, ns in chase.points.items())), None, os.cpu_count() or 1,
+        tuple(sorted((size, round(ns, 3)) for size, ns in chase.points.items())), None, processors_here(),
         time.perf_counter() - start, round(small[0] * 1e9 / (16 << 20) * page, 1), round(large[0] * 1e9 / (16 << 20) * page, 1),
         tuple(notes),
     )  # fmt: skip
@@ -196,8 +196,8 @@ def _judged(
                 f"{name}: measured {measured[0]} to {measured[1]} bytes{of}, the system says {told.bytes} of {told.ways} ways"
             )
         ways = ways or told.ways
-    if ways and size % (ways * line):
-        size = max(round(size / (ways * line)), 1) * ways * line
+    row = (ways or TYPICAL_WAYS) * line
+    size = max(round(size / row), 1) * row
     return MemoryLevel(
         name, size, ways, line, round(latency, 2), round(rates[0]), round(rates[1]), round(rates[2]), measured_bytes=measured,
         shared=told.shared if told else 1, agrees=agrees,
@@ -213,7 +213,7 @@ def _shared(
     line: int,
     notes: list[str],
 ) -> MemoryLevel:
-    ways = told.ways if told and told.ways else 16
+    ways = told.ways if told and told.ways else 2 * TYPICAL_WAYS
     size = told.bytes if told else max(measured[0] // (ways * line), 1) * ways * line
     agrees = None if told is None else measured[0] * 0.8 <= told.bytes <= measured[1] * 1.25
     if told is not None and not agrees:

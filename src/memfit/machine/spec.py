@@ -17,8 +17,11 @@ from typing import Any
 
 from memfit.errors import MachineError
 from memfit.machine.cache import CacheLevel, Hierarchy
-from memfit.machine.system import SystemCache, cpu_name, numa_nodes, page_sizes, system_caches
+from memfit.machine.system import SystemCache, cpu_name, numa_nodes, page_sizes, processors_here, system_caches
 from memfit.units import SizeError, parse_bytes
+
+TYPICAL_WAYS = 8
+"""Ways of a cache that nobody names."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Machine:
         """
         if not self.caches:
             raise MachineError(self.name, "no caches are known", "name a ready machine, or run memfit machine --json")
-        return Hierarchy(tuple(CacheLevel(c.name, c.bytes, c.ways or 8, c.line) for c in self.caches))
+        return Hierarchy(tuple(CacheLevel(c.name, c.bytes, c.ways or TYPICAL_WAYS, c.line) for c in self.caches))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that ``machine_from_json`` reads back."""
@@ -130,7 +133,7 @@ def machine_from_json(data: Mapping[str, Any], where: str) -> Machine:
         )  # fmt: skip
         for level in levels:
             if level.name != "memory":
-                CacheLevel(level.name, level.bytes, level.ways or 8, level.line)
+                CacheLevel(level.name, level.bytes, level.ways or TYPICAL_WAYS, level.line)
         return Machine(
             str(data.get("name", where)), levels, str(data.get("source", where)), int(data.get("page_bytes", 4096)),
             data.get("huge_page_bytes"), str(data.get("huge_pages", "")), tuple(data.get("numa", ())),
@@ -184,13 +187,17 @@ def system_machine(caches: tuple[SystemCache, ...] | None = None) -> Machine:
     found = system_caches() if caches is None else caches
     if not found:
         raise MachineError(
-            "this machine", "the system says nothing of its caches", "measure it: memfit machine --json > here.json"
+            "this machine",
+            "the system says nothing of its caches",
+            "measure it (memfit machine --json > here.json) and give --machine here.json, or name levels: --cache 32KiB/8",
         )
     notes: list[str] = []
     levels = [MemoryLevel(c.name, c.bytes, _whole_ways(c, notes), c.line, shared=c.shared) for c in found]
     page, huge, policy = page_sizes()
     whole = (*levels, MemoryLevel("memory", 0, None))
-    return Machine(cpu_name(), whole, "system", page, huge, policy, numa_nodes(), notes=tuple(notes))
+    return Machine(
+        cpu_name(), whole, "system", page, huge, policy, numa_nodes(), processors=processors_here(), notes=tuple(notes)
+    )
 
 
 def _whole_ways(cache: SystemCache, notes: list[str]) -> int | None:

@@ -98,6 +98,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def processors_here() -> int:
+    """Processors that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
 def page_sizes() -> tuple[int, int | None, str]:
     """Bytes of a page, of a transparent huge page (None: none), and when the system hands them out."""
     huge = _text(Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
