@@ -1,7 +1,8 @@
 """What ``memfit.locality`` advises for kernels: the best variants found, timed against the program as written.
 
 Without a proof the first two projections are named. With one, everything that was found is timed, and what is faster by
-quartiles that do not overlap is advice, the fastest first; where nothing is, the best projection stays, without a claim.
+quartiles that do not overlap is advice, the fastest first; where nothing is, the best projection stays, without a claim. What
+misses the first level clearly less than these is named after them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from memfit.report.locality_summary import AdviceRow
 WORTH = 1.03
 """A change must be projected to save so much to be named without a measurement."""
 MOST_ROWS = 2
+CLEARLY = 0.9
+"""Misses below this part of others' are clearly fewer."""
 MOST_DRAWN = 500_000_000
 """Accesses of a change up to which its miss-ratio curve is counted."""
 
@@ -91,7 +94,7 @@ def _drawn(change: _Change, levels: Hierarchy) -> AdviceRow:
 def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *, prove: bool) -> list[_Change]:
     if not changes or not prove:
         likely = sorted(changes, key=lambda change: -change.row.projected_speedup)
-        return [change for change in likely if change.row.projected_speedup > WORTH][:MOST_ROWS]
+        return _named([change for change in likely if change.row.projected_speedup > WORTH])
     timed = time_chains([before, *(change.chain for change in changes)])
     known = [
         replace(change, row=proved(change.row, timed[0], after))
@@ -102,7 +105,7 @@ def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *
         key=lambda change: -(change.row.measured_speedup or 0),
     )
     if faster:
-        return faster[:MOST_ROWS]
+        return _named(faster)
     unclear = [
         change for change in known if change.row.measured_speedup is None and change.row.projected_speedup > WORTH
     ]
@@ -111,6 +114,19 @@ def _judged(before: KernelChain, changes: Sequence[_Change], notes: list[str], *
             f"{known[0].row.kernel}: {len(known)} changes were timed and none is faster here than the order as written"
         )
     return sorted(unclear, key=lambda change: -change.row.projected_speedup)[:1]
+
+
+def _named(ranked: list[_Change]) -> list[_Change]:
+    """The first few, and the one with clearly the fewest first-level misses where it is another one."""
+
+    def first_level(change: _Change) -> int:
+        return next(iter(change.row.misses.values()), 0)
+
+    named = ranked[:MOST_ROWS]
+    fewest = min(ranked, key=first_level, default=None)
+    if fewest is not None and first_level(fewest) < CLEARLY * min(first_level(change) for change in named):
+        named.append(fewest)
+    return named
 
 
 def proved(row: AdviceRow, before: Timed, after: Timed) -> AdviceRow:
@@ -124,7 +140,7 @@ def proved(row: AdviceRow, before: Timed, after: Timed) -> AdviceRow:
 
 
 def _fewer(after: Misses, before: Misses) -> bool:
-    return after.levels[0].misses < 0.9 * before.levels[0].misses
+    return after.levels[0].misses < CLEARLY * before.levels[0].misses
 
 
 def _over(misses: Misses, bound: int | None) -> float | None:
