@@ -331,6 +331,14 @@ def test_the_search_finds_what_trying_everything_finds():
     assert found < exactly(kernel, original(kernel), levels, ZEN).misses.levels[0].misses
 
 
+def test_a_change_is_named_once_and_above_its_bound():
+    report = memfit.locality("attention:96,32", machine=ZEN)
+    assert {row.kernel for row in report.advice} >= {"all", "values"}
+    assert len({(row.kernel, row.change) for row in report.advice}) == len(report.advice)
+    assert all(row.over_bound is not None and row.over_bound >= 1 for row in report.advice)
+    assert [row.whole for row in report.advice] == [row.kernel == "all" for row in report.advice]
+
+
 def test_the_lower_bound_of_a_product():
     kernel = parse_pattern("matmul:512")[0]
     level = parse_hierarchy("48KiB/12").levels[0]

@@ -91,12 +91,14 @@ def lower_bound_lines(kernels: Sequence[Kernel], level: CacheLevel, touched: Map
     """Lines that must enter a cache of this size whatever the order.
 
     Args:
-        touched: lines of each array that are touched at all; arrays made and used between kernels may stay inside.
+        touched: lines of each array that are touched at all, others than the kernels' too; arrays made and used between
+            kernels may stay inside.
     """
     item = max(array.item for kernel in kernels for array in kernel.arrays.values())
     room = level.bytes // item
     made = {kernel.write[0] for kernel in kernels[:-1]}
-    least = sum(lines for array, lines in touched.items() if array not in made)
+    used = {array for kernel in kernels for array in kernel.arrays}
+    least = sum(lines for array, lines in touched.items() if array in used and array not in made)
     for kernel in kernels:
         if kernel.combine != "product" or not kernel.reductions or len(kernel.reads) < 2:
             continue

@@ -136,7 +136,8 @@ def search(
             break
     tried.sort(key=lambda pair: pair[0])
     last = 0.0
-    for number, variant in enumerate(_varied([variant for _, variant in tried])):
+    known = [f.variant for f in found]
+    for number, variant in enumerate(v for v in _varied([variant for _, variant in tried]) if v not in known):
         if (number or found) and time.process_time() - start + last > seconds:
             break
         before = time.process_time()
