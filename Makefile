@@ -60,6 +60,6 @@ $(VENV)/memfit.done: $(VENV)/torch.done $(SOURCES)
 	$(BIN)/python -m pip install '.[torch,examples,test]'
 	@touch $@
 
-$(VENV)/check.done: $(VENV)/memfit.done
-	$(BIN)/python -m pip install '.[check]'
-	@touch $@
+$(VENV)/check.done: $(VENV)/torch.done $(SOURCES)
+	$(BIN)/python -m pip install '.[torch,examples,test,check]'
+	@touch $(VENV)/memfit.done $@

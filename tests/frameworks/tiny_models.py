@@ -39,7 +39,7 @@ def bert() -> Step:
 
 def vit() -> Step:
     config = tf.ViTConfig(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
         hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, num_labels=5,
     )  # fmt: skip
     return Step(
@@ -56,7 +56,7 @@ def t5() -> Step:
 
 def llama() -> Step:
     config = tf.LlamaConfig(
-        vocab_size=61, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
         intermediate_size=32, attention_dropout=0.1,
     )  # fmt: skip
     return _causal(tf.LlamaForCausalLM(config))
@@ -92,7 +92,7 @@ def resnet() -> Step:
 
 def swin() -> Step:
     config = tf.SwinConfig(
-        image_size=16, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4, num_labels=5,
+        image_size=16, patch_size=2, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4, num_labels=5,
         hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, drop_path_rate=0.3,
     )  # fmt: skip
     return Step(
