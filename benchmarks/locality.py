@@ -56,15 +56,18 @@ def main() -> None:
             "proof": claims.proof,
             "hierarchy": lambda: claims.hierarchy(options.peers, 2 * options.repeats),
         }
-        for name in PARTS:
-            if name in options.only:
-                print(name)
-                found[name] = {"commit": record.commit(), "load": os.getloadavg()[0], **run[name]()}
         versions = {
             "pycachesim": peer["version"] if isinstance(peer, dict) else kept.get("peers", {}).get("pycachesim", peer),
             "valgrind": valgrind.why or valgrind.version(),
         }
-    print(record.write("locality", {"repeats": options.repeats, "peers": versions, **found}))
+        for name in PARTS:
+            if name not in options.only:
+                continue
+            print(name, flush=True)
+            found[name] = {"commit": record.commit(), "load": os.getloadavg()[0], **run[name]()}
+            ordered = {part: found[part] for part in PARTS if part in found}
+            path = record.write("locality", {"repeats": options.repeats, "peers": versions, **ordered})
+    print(path)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def measure(make: Callable[[], Step], seconds: float) -> dict[str, Any]:
     torch.manual_seed(0)
     step = make()
     begun = time.perf_counter()
-    report = memfit.locality(step)
+    report = memfit.locality(step, prove=True)
     answer = report.to_json()
     rows = [
         {key: row[key] for key in ("change", "projected_speedup", "measured_speedup", "before_seconds", "after_seconds",

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import memfit
+from memfit.analyses.cache_misses import misses_of_nest
 from memfit.analyses.miss_reasons import lower_bound_lines
 from memfit.analyses.patterns import parse_pattern
 from memfit.api.locality_advice import proved
 from memfit.cli.main import main
 from memfit.errors import MachineError, NestError
 from memfit.fitting.loop_search import candidates, search
-from memfit.fitting.timed_kernel import Timed, find_compiler
-from memfit.ir.kernel import original
+from memfit.fitting.timed_kernel import Timed, find_compiler, time_variants
+from memfit.ir.kernel import Variant, lower, original
 from memfit.ir.kernel_of_nest import kernel_of_nest
 from memfit.ir.nest_source import nest_from_source
 from memfit.machine.cache import parse_hierarchy
@@ -102,10 +103,22 @@ def test_what_a_kernel_is():
     assert kernel.combine == "product"
     for source in (
         "for i in range(9):\n  A[i] = B[i]\n  C[i] = B[i]\n",  # two statements
-        "for i in range(1, 9):\n  A[i] = B[i]\n",  # starts at 1
+        "for i in range(9, 0, -1):\n  A[i] = B[i]\n",  # runs down
         "for i in range(8):\n  A[i] = A[i + 1]\n",  # an order that matters
     ):
         assert kernel_of_nest(nest_from_source(source)) is None
+
+
+def test_loops_that_begin_elsewhere_are_kernels():
+    source = "for i in range(1, 20, 3):\n  for j in range(2, 30):\n    B[j, i] = A[i - 1, j + 1] + A[i + 1, 2 * j]\n"
+    nest = nest_from_source(source)
+    kernel = kernel_of_nest(nest)
+    assert kernel is not None
+    assert kernel.loops == (("i", 7), ("j", 28))
+    levels = parse_hierarchy("1KiB/2,4KiB/4")
+    assert misses_of_nest(lower(kernel, original(kernel)), levels).levels == misses_of_nest(nest, levels).levels
+    if any(map(shutil.which, ("c++", "g++", "clang++"))):
+        time_variants(kernel, [original(kernel), Variant(("j", "i"), (("j", 5),))], rounds=3, budget=0.0)
 
 
 def test_a_recorded_trace(tmp_path, capsys):

@@ -23,8 +23,8 @@ ADD_CYCLES = 4.0
 LOOP_CYCLES = 3.0
 UNROLLED = 4
 FORWARD_CYCLES = 5.0
-CHAIN = 48
-"""Iterations that a processor looks ahead: sums shorter than that overlap with the next ones."""
+CHAIN = 24
+"""Iterations that a processor looks ahead, two threads sharing it: sums shorter than that overlap with the next ones."""
 ALIAS, ALIAS_CYCLES = 4096, 3.5
 """Processors compare the low 12 bits of a load's and an earlier store's address; where they meet, the load waits."""
 PAGES = 64

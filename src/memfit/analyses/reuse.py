@@ -110,13 +110,14 @@ def reuse_of_trace(addresses: npt.ArrayLike, line: int = 64, *, sample: float | 
     if sample is None:
         found = _distances(values, shift)
         return Reuse(found[: int(found[-1])], int(found[-1]))
-    hashed = ((values >> values.dtype.type(shift)).astype(np.uint64) * _MIX) >> np.uint64(40)
-    whole = _estimate(values[hashed < np.uint64(int(sample * _HASHES))], shift, sample, len(values))
+    hashed = (((values >> values.dtype.type(shift)).astype(np.uint64) * _MIX) >> np.uint64(40)).astype(np.uint32)
+    kept = np.flatnonzero(hashed < int(sample * _HASHES))
+    taken, place = values[kept], hashed[kept]
+    whole = _estimate(taken, shift, sample, len(values))
     share = sample / _PARTS
     ends = [int(share * part * _HASHES) for part in range(_PARTS + 1)]
     parts = [
-        _estimate(values[(hashed >= np.uint64(low)) & (hashed < np.uint64(high))], shift, share, len(values))
-        for low, high in pairwise(ends)
+        _estimate(taken[(place >= low) & (place < high)], shift, share, len(values)) for low, high in pairwise(ends)
     ]
     return replace(whole, error=_error_of(parts, whole))
 

@@ -207,18 +207,19 @@ class _Advisor:
         from memfit.frameworks.torch.layout_changes import FUSED
         from memfit.frameworks.torch.op_costs import op_costs
 
-        misses: dict[str, int] = {}
+        levels: tuple[LevelRow, ...] = ()
         if other is not None and FUSED not in changes:
-            misses = {level.name: level.misses for level in _levels(op_costs(other, passes=0).ops, self.machine)}
+            levels = _levels(op_costs(other, passes=0).ops, self.machine)
         stake = min(self.stake(changes), 0.95 * self.total)
         words = "not compared" if error is None else "bit-exact" if error == 0 else "reassociating"
         return AdviceRow(
             "model",
             _words(changes),
-            misses,
+            {level.name: level.misses for level in levels},
             self.total / max(self.total - stake, 1e-12),
             numerics=words,
             stake_seconds=stake,
+            by_array={level.name: level.by_array for level in levels},
         )
 
     def stake(self, changes: tuple[str, ...]) -> float:

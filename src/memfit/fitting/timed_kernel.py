@@ -1,7 +1,7 @@
 """The proof: C++ of each variant of a pattern, compiled on this machine, checked against the first, timed in turns.
 
 Every variant is a function of one shared library (``kernel_source``); results must agree (sums up to their order). Times are
-medians of rounds in which every variant runs once, so that a slow moment of the machine meets all; spreads are quartiles. A
+medians of CPU seconds over rounds in which every variant runs once, so that a slow moment meets all; spreads are quartiles. A
 claim needs quartiles that do not overlap (``Timed.faster_than``). Nothing is claimed where no compiler is found.
 """
 
@@ -151,10 +151,10 @@ class _Call:
         self.given = [ctypes.c_void_p(memory.ctypes.data) for memory in arrays]
 
     def seconds(self) -> float:
-        """Wall seconds of one run."""
-        start = time.perf_counter()
+        """CPU seconds of this thread in one run, which waiting for a processor that others use does not count in."""
+        start = time.thread_time()
         self.function(*self.given)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
 
 def _memory(array: ArraySpec) -> np.ndarray:

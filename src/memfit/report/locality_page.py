@@ -95,7 +95,8 @@ def _misses(report: LocalityReport) -> str:
     names = _arrays(report.levels)
     colours = {name: _COLOURS[n] for n, name in enumerate(names)}
     others = any(len(level.by_array) > len(names) for level in report.levels)
-    key = [(name, colours[name]) for name in names] + ([("others", _OTHERS)] if others else [])
+    others = others or any(row.misses and not row.by_array for _, row in _whole(report))
+    key = [(name, colours[name]) for name in names] + ([("others, or not told apart", _OTHERS)] if others else [])
     out = [_key(key) if len(key) > 1 else ""]
     for number, level in enumerate(report.levels):
         rows = [("as written", _parts(level.misses, level.by_array, colours), _count(level.misses, level.accesses))]
