@@ -85,7 +85,7 @@ def grappler(function: Any, passes: list[str]) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow.python.grappler import tf_optimizer
 
-    frozen = convert_variables_to_constants_v2(function)
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = [tensor.name for tensor in frozen.outputs]
     meta = tf.compat.v1.train.export_meta_graph(graph_def=frozen.graph.as_graph_def(), graph=frozen.graph)
     meta.collection_def["train_op"].node_list.value.extend(name.split(":")[0] for name in outputs)
