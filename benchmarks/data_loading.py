@@ -31,6 +31,7 @@ from memfit.data.order import Order, distinct_share
 from memfit.data.page_cache import forget, resident_bytes
 from memfit.data.schema import Column
 from memfit.data.staging import DirectColumn, staging_memory
+from memfit.machine.probe import measure_machine
 
 ROWS, EPOCHS = 4000, 4
 
@@ -296,11 +297,17 @@ def columns() -> dict[str, Any]:
         made.__init__(made.column)  # type: ignore[misc]
         made.add(values)
 
-    table = {
+    memory = measure_machine().levels[-1]
+    table: dict[str, Any] = {
+        "this machine, one thread": {
+            "read_bytes_per_second": memory.bandwidth,
+            "copy_bytes_per_second": memory.copy_bandwidth,
+            "write_bytes_per_second": memory.write_bandwidth,
+        },
         "memfit moments": {
             "bytes_per_second": values.nbytes / best(moments),
             "error_in_std": float(abs(made.mean - true).max()),
-        }
+        },
     }
     small = values[:8192].copy()
     inner = Moments(Column("x", "f4", (64,)))
@@ -326,6 +333,7 @@ def columns() -> dict[str, Any]:
         table["scikit-learn scaling"] = {"bytes_per_second": part.nbytes / best(pass_(theirs.transform), 2)}
     except ImportError:
         table["scikit-learn"] = {"absent": True}
+    table["memfit moments"]["percent_of_read"] = 100 * table["memfit moments"]["bytes_per_second"] / memory.bandwidth
     return table
 
 

@@ -250,3 +250,14 @@ def test_an_operator_without_sizes(tmp_path: Path, capsys: Any) -> None:
 def test_tensorflow_that_is_not_installed(saved: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert "memfit[tensorflow]" in refused(capsys, "predict", saved)
+
+
+def test_a_loop_in_the_form_of_tensorflow_1_is_refused() -> None:
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    function = tf.function(loop).get_concrete_function(tf.TensorSpec((4, 8), tf.float32))
+    lowered = convert_variables_to_constants_v2(function)  # Enter, Merge, Switch, NextIteration, Exit: a cycle
+    with pytest.raises(TargetError, match="TensorFlow 1"):
+        capture(lowered, "tried")
+    kept = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    assert with_sizes(capture(kept, "tried")).program.node_count > 0

@@ -68,7 +68,7 @@ def capture(function: Any, name: str = "") -> Captured:
     """The Program of a ``ConcreteFunction``, with types only of inputs and constants; see ``sizes.with_sizes``.
 
     Raises:
-        TargetError: it calls a function that its graph does not hold.
+        TargetError: it calls a function that its graph does not hold, or loops in the form of TensorFlow 1.
     """
     graph = function.graph
     writer = _Writer(graph, name or "function", _assigned(graph))
@@ -121,9 +121,14 @@ def _key(tensor: Any) -> Any:
     return id(tensor.graph), tensor.name
 
 
-def _in_order(graph: Any) -> list[Any]:
-    """Operations, each after what it reads and waits for: a loop that is differentiated gets inputs made after it."""
+def _in_order(graph: Any, target: str) -> list[Any]:
+    """Operations, each after what it reads and waits for: a loop that is differentiated gets inputs made after it.
+
+    Raises:
+        TargetError: one waits for itself, as in the loops of TensorFlow 1 (Enter, Merge, NextIteration).
+    """
     done: set[str] = set()
+    begun: set[str] = set()
     found: list[Any] = []
     for last in graph.get_operations():
         waiting = [last]
@@ -134,7 +139,13 @@ def _in_order(graph: Any) -> list[Any]:
                 continue
             before = [t.op for t in op.inputs] + list(op.control_inputs)
             missing = [b for b in before if b.name not in done]
+            if missing and op.name in begun:  # still on the way: what it waits for led back here
+                raise TargetError(
+                    target, f"its operation {op.name!r} ({op.type}) waits for itself: a loop in the form of TensorFlow 1",
+                    "save it with control flow of version 2 (tf.while_loop in a tf.function; lower_control_flow=False)",
+                )  # fmt: skip
             if missing:
+                begun.add(op.name)
                 waiting.extend(reversed(missing))
                 continue
             done.add(op.name)
@@ -228,7 +239,7 @@ class _Level:
     def operations_of(self, graph: Any, given: dict[Any, str]) -> None:
         """Append every operation of a graph whose inputs have the names in ``given``."""
         self.known.update(given)
-        for op in _in_order(graph):
+        for op in _in_order(graph, self.writer.target):
             if op.outputs and all(_key(t) in given for t in op.outputs):
                 continue
             self._operation(op)
