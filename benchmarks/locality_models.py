@@ -36,23 +36,23 @@ def _picture(model: nn.Module, side: int = 224, batch: int = 1, channels: int = 
 def resnet50() -> Step:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    return _picture(ResNetForImageClassification(ResNetConfig()), batch=4)
+    return _picture(ResNetForImageClassification(ResNetConfig()), side=160)
 
 
 def convnext_tiny() -> Step:
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
-    return _picture(ConvNextForImageClassification(ConvNextConfig()), batch=2)
+    return _picture(ConvNextForImageClassification(ConvNextConfig()), side=128)
 
 
 def unet() -> Step:
     from diffusers import UNet2DModel
 
     model = UNet2DModel(
-        sample_size=64, block_out_channels=(64, 128, 256), down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        sample_size=32, block_out_channels=(64, 128, 256), down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"), layers_per_block=2,
     )  # fmt: skip
-    return Step(model=model.eval(), inputs=(torch.randn(2, 3, 64, 64), torch.tensor(10)))
+    return Step(model=model.eval(), inputs=(torch.randn(1, 3, 32, 32), torch.tensor(10)))
 
 
 class Separable(nn.Module):
@@ -88,29 +88,29 @@ class Separable(nn.Module):
 
 
 def keras_xception() -> Step:
-    return _picture(Separable(), side=180, batch=2)
+    return _picture(Separable(), side=128)
 
 
 def bert() -> Step:
     from transformers import BertConfig, BertModel
 
-    model = BertModel(BertConfig(num_hidden_layers=6)).eval()
-    return Step(model=model, inputs={"input_ids": torch.randint(0, 30000, (4, 128))})
+    model = BertModel(BertConfig(num_hidden_layers=2)).eval()
+    return Step(model=model, inputs={"input_ids": torch.randint(0, 30000, (1, 128))})
 
 
 def tuned_classifier() -> Step:
     """Products of large matrices alone: nothing to lay out otherwise, nothing to fuse."""
-    layers = [nn.Linear(2048, 2048) for _ in range(4)]
-    return Step(model=nn.Sequential(*layers).eval(), inputs=torch.randn(512, 2048))
+    layers = [nn.Linear(1024, 1024) for _ in range(4)]
+    return Step(model=nn.Sequential(*layers).eval(), inputs=torch.randn(256, 1024))
 
 
 MODELS: dict[str, Callable[[], Step]] = {
-    "resnet-50 (transformers), 4 x 224": resnet50,
-    "convnext-tiny (transformers), 2 x 224": convnext_tiny,
-    "unet (diffusers), 2 x 64": unet,
-    "small xception (keras guide), 2 x 180": keras_xception,
-    "bert, 6 layers (transformers), 4 x 128": bert,
-    "four linear layers of 2048, 512 rows": tuned_classifier,
+    "resnet-50 (transformers), 160 x 160": resnet50,
+    "convnext-tiny (transformers), 128 x 128": convnext_tiny,
+    "unet (diffusers), 32 x 32": unet,
+    "small xception (keras guide), 128 x 128": keras_xception,
+    "bert, 2 layers (transformers), 128 tokens": bert,
+    "four linear layers of 1024, 256 rows": tuned_classifier,
 }
 
 
