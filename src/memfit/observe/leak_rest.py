@@ -190,13 +190,15 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
     line, share, function, (owner, call) = _line_of_growth(court)
     if share >= 0.3 * left:
         inside = f" in {function}()" if function not in ("", "<module>") else ""
-        taken = f"native memory taken at {line}"
-        holder = f"{owner}{inside}: {taken}" + (f" by {call}" if call != owner else "") if owner else f"{taken}{inside}"
-        what = "malloc'ed blocks that no Python object owns"
+        of = "" if owner == call else f" of {owner}"
+        holder = f"{call}{of}{inside}" if call else f"native memory taken at {line}{inside}"
+        what = "memory that compiled code takes from malloc, outside of Python's objects"
         fix = (
-            f"the call {f'{call} ' if call else ''}at {line} takes memory that is never given back: call the library's free, "
-            "clear or close function for it (of an object made in C or through ctypes: release the reference that was "
-            "taken, Py_DECREF)"
+            f"{call} at {line} leaves memory in its {owner}: remove there what is done with, close it when it is, or, where it "
+            "hands out memory, call what frees it"
+            if of
+            else f"the call at {line} takes memory that is never given back: call the library's free, clear or close function "
+            "for it (of an object made in C or through ctypes: release the reference that was taken, Py_DECREF)"
         )
     else:
         line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"
