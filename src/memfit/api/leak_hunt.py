@@ -73,6 +73,7 @@ class Hunt:
                 self.watcher.meter.exclude(before)
             self.watcher.active = not self.watcher.faults
             self.judging += time.perf_counter() - began
+            self.watcher.lost += time.perf_counter() - began
         self.after()
 
     def _fall_back(self) -> None:

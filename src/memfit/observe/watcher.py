@@ -68,6 +68,7 @@ class Watcher:
         self.workers: dict[int, list[tuple[int, int]]] = {}
         self.own_seconds = self._look_seconds = 0.0
         self.began = time.perf_counter()
+        self.lost = 0.0
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
         self.judged_at: dict[str, int] = {}
@@ -85,18 +86,22 @@ class Watcher:
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
+    def clock(self) -> float:
+        """Seconds of the program: those that went into looking at it are left out."""
+        return time.perf_counter() - self.lost
+
     def turn(self, key: Any, name: str = "", kind: str = "declared", depth: int = 0) -> None:
         """The source ``key`` has begun another step."""
         source = self.sources.get(key)
         if source is None:
-            source = self.sources[key] = Source(name or str(key), kind, depth, first=time.perf_counter())
+            source = self.sources[key] = Source(name or str(key), kind, depth, first=self.clock())
         self.turn_of(source)
 
     def turn_of(self, source: Source) -> None:
         """A known source has begun another step."""
         source.count += 1
         if source.count >= source.next_count and self.active:
-            self._sample(source, time.perf_counter())
+            self._sample(source, self.clock())
 
     def _sample(self, source: Source, now: float) -> None:
         if os.getpid() != self._pid:
@@ -143,6 +148,7 @@ class Watcher:
             with contextlib.suppress(Exception):
                 self.close_windows()
         finally:
+            self.lost += self.clock() - now
             self._busy.release()
 
     def _begin_anew(self) -> None:
@@ -184,7 +190,7 @@ class Watcher:
         least = _SECOND if self.looks else _FIRST_TIME if source.kind == "time" else _FIRST
         if source.count < max(least, _FACTOR * last) or (self.looks and not more):
             return
-        elapsed = time.perf_counter() - source.first
+        elapsed = self.clock() - source.first
         if (
             len(self.looks) >= _FREE_LOOKS
             and self.own_seconds + self._look_seconds > _ALLOWANCE + self._share * elapsed
