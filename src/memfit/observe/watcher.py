@@ -36,6 +36,8 @@ from memfit.observe.retention import program_roots
 from memfit.runtime.living import Survey
 
 WINDOW_STEPS = 3
+_IDLE = 8
+"""Turns of others after which a loop whose steps are traced is taken to have ended."""
 _MOST_LOOKS = 12
 _FREE_LOOKS = 2
 _QUICK = 0.3
@@ -75,6 +77,8 @@ class Watcher:
         self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
         self._window_end = 0
+        self._line_from: tuple[Source, int]
+        self._idle = 0
         self._busy = threading.Lock()
         self._pid = os.getpid()
         self._next_workers = 0.0
@@ -112,7 +116,7 @@ class Watcher:
         spent = time.thread_time()
         try:
             source.last = now
-            leader = self.leader()
+            leader = self._window_leader(source) or self.leader()
             if leader is source and self.looks and source.name not in self.looks[0].counts:
                 self._begin_anew()
             if leader is not source and leader is not None and leader.kind != source.kind:
@@ -151,6 +155,17 @@ class Watcher:
             self.lost += self.clock() - now
             self._busy.release()
 
+    def _window_leader(self, source: Source) -> Source | None:
+        """The source whose steps are traced, while they are: they take longer than others. None once it turns no more."""
+        if not self._window_end:
+            return None
+        traced = self._line_from[0]
+        self._idle = 0 if source is traced else self._idle + 1
+        if self._idle <= _IDLE:
+            return traced
+        self.close_windows()
+        return None
+
     def _begin_anew(self) -> None:
         """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
@@ -182,7 +197,7 @@ class Watcher:
     def _closer(self, source: Source, level: Level) -> None:
         if self._window_end:
             source.next_count = 0
-            if source is not self._line_from[0] or source.count >= self._window_end:
+            if source.count >= self._window_end:
                 self._next_window(source)
             return
         more = self._holds_more(source, level)
@@ -202,6 +217,7 @@ class Watcher:
             self._trace_if_growing(source, seen)
         del seen
         self._look_seconds = time.thread_time() - began
+        self._base = None  # a look leaves resident memory behind
         self.meter.exclude(before)
         self.on_look()
         if self.line_window is not None and self.line_window.open:
@@ -283,10 +299,9 @@ class Watcher:
 
     def hurry(self) -> None:
         """The open window has been open for long enough: close it, and open the next."""
-        source = self.leader()
-        if source is not None and self._window_end and self._busy.acquire(blocking=False):
+        if self._window_end and self._busy.acquire(blocking=False):
             try:
-                self._next_window(source)
+                self._next_window(self._line_from[0])
             finally:
                 self._busy.release()
 
