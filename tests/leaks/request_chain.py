@@ -1,4 +1,4 @@
-"""Each request of a pool refers to the one before, so that it can be restored; the pool refers to the last.
+r"""Each request of a pool refers to the one before, so that it can be restored; the pool refers to the last.
 
 source: celery/celery#486
 leaks: a chain of requests, in no container
