@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import sys
@@ -101,6 +102,18 @@ def test_a_graph_kept_step_by_step_says_so() -> None:
     finding = next(one for one in linted(lint_targets.validation_losses).findings if one.rule == "detach")
     assert finding.a_step
     assert "1 more a step" in finding.what
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    lint(lint_targets.validation_losses)
+    assert gc.get_freeze_count() == 0
+    gc.freeze()  # by the program itself
+    try:
+        before = gc.get_freeze_count()
+        lint(lint_targets.validation_losses)
+        assert gc.get_freeze_count() >= before > 0
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("train", [True, False])

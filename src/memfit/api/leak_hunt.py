@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from memfit.api.leak_probes import probes_now
-from memfit.ir.leak import LeakReport
+from memfit.ir.leak import Finding, LeakReport
 from memfit.observe.leak_judge import Judgement, judge
 from memfit.observe.leak_sources import process_slope
 from memfit.observe.watcher import Watcher
@@ -17,6 +19,7 @@ from memfit.observe.watcher import Watcher
 LEAST_JUDGED = 13
 """Steps before a judgement is tried."""
 _POINTS = 400
+_LONGEST_LINE = 100
 
 
 def _alone() -> bool:
@@ -24,6 +27,17 @@ def _alone() -> bool:
     return all(
         thread is threading.current_thread() or thread.name.startswith("memfit") for thread in threading.enumerate()
     )
+
+
+def _written_at(findings: Sequence[Finding]) -> dict[str, str]:
+    """The source lines at the places that findings name, where the files are there to be read."""
+    found = {}
+    for at in {at for finding in findings for at in (finding.birth, finding.grown_at) if at}:
+        path, _, line = at.rpartition(":")
+        with contextlib.suppress(OSError, ValueError, StopIteration), open(path, "rb") as file:
+            text = next(itertools.islice(file, int(line) - 1, None)).decode(errors="replace").strip()
+            found[at] = text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
+    return found
 
 
 class Hunt:
@@ -59,6 +73,7 @@ class Hunt:
                 self.watcher.meter.exclude(before)
             self.watcher.active = not self.watcher.faults
             self.judging += time.perf_counter() - began
+            self.watcher.lost += time.perf_counter() - began
         self.after()
 
     def _fall_back(self) -> None:
@@ -106,5 +121,5 @@ class Hunt:
             round(slope.slope) if slope is not None and known else 0,
             (round(slope.low), round(slope.high)) if slope is not None and known else (0, 0),
             time.perf_counter() - self.began - self.judging, self.watcher.own_seconds, self.judging,
-            tuple(found.quiet) if found else (), curves, notes, self.ended,
+            tuple(found.quiet) if found else (), curves, notes, self.ended, _written_at(found.findings if found else ()),
         )  # fmt: skip

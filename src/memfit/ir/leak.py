@@ -51,7 +51,8 @@ class LeakReport:
     """``leaking``: None where too few steps ran to tell. ``quiet``: what grew and is no leak, with the reason.
 
     ``curves``: name (``heap``, ``python``, ``resident``, ``workers``) -> points; ``seconds``: of the program;
-    ``verdict_seconds``: beyond it; ``own_seconds``: spent inside it for watching.
+    ``verdict_seconds``: beyond it; ``own_seconds``: spent inside it for watching; ``lines``: what is written at the places that
+    findings name.
     """
 
     target: str
@@ -68,6 +69,7 @@ class LeakReport:
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ended: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``--json``: the promised keys and more."""
@@ -77,7 +79,7 @@ class LeakReport:
             "interval": list(self.interval), "seconds": self.seconds, "own_seconds": self.own_seconds,
             "verdict_seconds": self.verdict_seconds, "quiet": [dict(row) for row in self.quiet],
             "curves": {name: [list(point) for point in points] for name, points in self.curves.items()},
-            "notes": list(self.notes), "ended": self.ended,
+            "notes": list(self.notes), "ended": self.ended, "lines": dict(self.lines),
         }  # fmt: skip
 
     @classmethod
@@ -107,6 +109,7 @@ class LeakReport:
             float(data.get("own_seconds", 0)), float(data.get("verdict_seconds", 0)),
             tuple({str(k): str(v) for k, v in row.items()} for row in data.get("quiet", ())), curves,
             tuple(map(str, data.get("notes", ()))), str(data.get("ended", "")),
+            {str(at): str(text) for at, text in data.get("lines", {}).items()},
         )  # fmt: skip
 
 

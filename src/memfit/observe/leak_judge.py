@@ -23,6 +23,7 @@ import numpy as np
 import numpy.ma
 
 from memfit.ir.leak import Finding
+from memfit.machine.own_code import place
 from memfit.observe import leak_cycles, leak_leaves, leak_names, leak_piles, leak_rest
 from memfit.observe.bounded import code_bounds, own_bound
 from memfit.observe.chain_words import holder_words, pattern
@@ -41,6 +42,7 @@ from memfit.observe.leak_details import (
     what,
 )
 from memfit.observe.leak_kinds import Clue, kind_and_fix
+from memfit.observe.leak_meter import BLOCK_BYTES
 from memfit.observe.leak_sources import FLOOR, Source, process_slope
 from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
 from memfit.observe.own_objects import own_addresses
@@ -274,8 +276,6 @@ class _Judge:
         return lines.most_common(1)[0][0] if lines else ""
 
     def _grown_at(self, suspects: Sequence[Suspect]) -> str:
-        from memfit.machine.own_code import place
-
         window = self.watcher.line_window
         if window is None:
             return ""
@@ -284,6 +284,17 @@ class _Judge:
             lines.update(window.grown.get(id(suspect.thing), {}))
         best = [line for line, number in lines.most_common(1) if number > 0]
         return place(*best[0]) if best else ""
+
+    def line_of_growth(self) -> tuple[str, float, str, tuple[str, str]]:
+        """Where malloc handed out most in the traced steps: the line, how much a step, the function, and whose method it called
+        (``owner_in_line``); empty where none was seen.
+        """
+        window = self.watcher.line_window
+        if window is None or not window.heap_by_line:
+            return "", 0.0, "", ("", "")
+        at, nbytes = window.heap_by_line.most_common(1)[0]
+        steps = self.watcher.line_steps(self.source)
+        return place(*at), nbytes / steps, window.functions.get(at, ""), window.owners.get(at, ("", ""))
 
     # -- objects that pile up in no container --------------------------------------------------------------------
 
@@ -315,7 +326,10 @@ class _Judge:
 
     def left(self) -> float:
         """Bytes a step that nothing explains, 0 where what is found explains most."""
-        explained = sum(finding.bytes_per_step for finding in self.found if finding.kind != "worker")
+        explained = sum(
+            max(finding.bytes_per_step, finding.objects_per_step * BLOCK_BYTES)  # as the process's own blocks are counted
+            for finding in self.found if finding.kind != "worker"
+        )  # fmt: skip
         if not self.slope.growing or explained >= _EXPLAINED * self.slope.slope:
             return 0.0
         left = self.slope.slope - explained
@@ -336,7 +350,7 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     watcher.close_windows()
     level = watcher.meter.read()
     if source.kind != "time":
-        source.samples.add(source.count, time.perf_counter(), level.heap, level.python, level.resident)
+        source.samples.add(source.count, watcher.clock(), level.heap, level.python, level.resident)
     first = watcher.looks[0].counts.get(source.name, 0) if watcher.looks else source.count
     if not watcher.looks or source.count - first < LEAST_STEPS - 2 or len(source.samples.step) < 5:
         return Judgement(

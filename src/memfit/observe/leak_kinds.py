@@ -51,6 +51,7 @@ class Clue:
 
 
 _HOOKS = re.compile(r"\._?\w*hooks\w*|_hooks\b|hooks\b")
+_HANDLERS = re.compile(r"\._?(handlers|callbacks|observers|listeners|filters|subscribers)(\[[^\]]*\]| \([^)]*\))*$")
 _TASKS = {"Task", "coroutine", "generator", "async_generator", "Future", "_GatheringFuture", "Handle", "TimerHandle"}
 _FILES = {"TextIOWrapper", "BufferedReader", "BufferedWriter", "FileIO", "socket", "Popen", "Connection", "mmap"}
 _TRACES = {"GraphModule", "FuncGraph", "ConcreteFunction", "ClosedJaxpr", "Jaxpr", "MeshExecutable", "CacheEntry",
@@ -81,8 +82,7 @@ def kind_and_fix(clue: Clue) -> tuple[str, str]:
             "compile or jit the function once, outside of the loop, and call it with values of the same kind "
             "(tensors rather than Python numbers, few shapes, one function object)"
         )
-    if re.search(r"\.(handlers|_handlers|_callbacks|callbacks|observers|listeners|_listeners|filters|_subscribers|"
-                 r"subscribers)\b", inside) or "atexit" in inside or "weakref.finalize" in inside:  # fmt: skip
+    if _HANDLERS.search(inside) or "atexit" in inside or "weakref.finalize" in inside:
         return (
             "handler",
             f"something is added to {holder} at every step: add it once, or remove it when the step is done",

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memfit.ir.leak import Finding
 from memfit.observe.chain_words import holder_words
 from memfit.observe.held_bytes import held_by
@@ -90,6 +92,15 @@ def _size(leaf: Any, probes: Probes, until: float) -> int:
     return (probes.size(leaf) or 0) if time.thread_time() < until else 0
 
 
+def _leaves_of(owner: Any) -> list[Any]:
+    return [child for child in gc.get_referents(owner) if type(child) is not dict]
+
+
+def _tables_of(owner: Any) -> list[dict[str, Any]]:
+    """The attributes of an object, which move into a dict of their own once somebody asks for it."""
+    return [child for child in gc.get_referents(owner) if type(child) is dict] if not isinstance(owner, dict) else []
+
+
 def grown_tables(before: Untracked, now: Untracked) -> list[Suspect]:
     """Tables that became longer from one moment to the other."""
     found = []
@@ -121,8 +132,11 @@ def grown_leaves(court: _Judge, line: str) -> None:
         chain = chains.get(id(owner))
         if chain is None or court.left() <= 0 or any(id(above) in court.flagged for above in chain.objects):
             continue
-        leaves = [child for child in gc.get_referents(owner) if _size(child, court.probes, float("inf"))]
-        largest = max(leaves, key=lambda child: _size(child, court.probes, float("inf")))
+        leaves = [*_leaves_of(owner), *(leaf for table in _tables_of(owner) for leaf in _leaves_of(table))]
+        sizes = [_size(leaf, court.probes, float("inf")) for leaf in leaves]
+        if not any(sizes):
+            continue
+        largest = leaves[int(np.argmax(sizes))]
         holder = holder_words(type(chain)(chain.root, chain.rank, (*chain.objects, largest), (*chain.labels, "")))
         held = held_by([largest], court.looks[0].address, court.probes, court.watcher.shared, ())
         kind, fix = kind_and_fix(Clue(holder, "", type(largest).__qualname__, held))

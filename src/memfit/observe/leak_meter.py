@@ -75,6 +75,11 @@ class Meter:
         self.own_heap += after.heap - before.heap
         self.own_python += after.python - before.python
 
+    def exclude_numbers(self, count: int) -> None:
+        """So many numbers in lists were added: what ``exclude`` would find, without reading twice."""
+        self.own_python += count * BLOCK_BYTES
+        self.own_heap += count * 9
+
     def close(self) -> None:
         """Give the file descriptor back."""
         if self._statm >= 0:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 12
 _MOST_KINDS = 10
+_SHARE = 0.3
 
 
 def replaced(court: _Judge) -> None:
@@ -68,8 +69,10 @@ def replaced(court: _Judge) -> None:
             fix = (
                 f"{name.partition(' in ')[0]} gets longer at every step: keep a running result, or write the parts out"
             )
+        line, share, *_ = court.line_of_growth()
+        line = line if share >= _SHARE * court.slope.slope else ""
         court.found.append(Finding(
-            kind, what, name, "", round(nbytes), rate if not (text or framework) else held.objects / max(1, court.last_step),
-            fix, "", (name,), (round(nbytes), round(nbytes)),
+            kind, what, name, line, round(nbytes), rate if not (text or framework) else held.objects / max(1, court.last_step),
+            fix, line, (name,), (round(nbytes), round(nbytes)),
             tuple((a, b) for a, b in points),
         ))  # fmt: skip

@@ -68,17 +68,20 @@ def piles(court: _Judge) -> None:
         word, fix = kind_and_fix(clue)
         court.found.append(Finding(
             word, f"{type(thing).__qualname__} objects", text, _birth(court, thing), round(nbytes),
-            rate * max(1.0, held.objects), fix, "", (holder_words(chain),), (round(nbytes), round(nbytes)),
+            rate * max(1.0, held.objects), fix, "", (min(holder_words(chain), text, key=len),), (round(nbytes), round(nbytes)),
         ))  # fmt: skip
 
 
 def _held(court: _Judge, things: list[Any], chains: list[Chain]) -> Held:
     """What one more of them keeps alive: where each leads to the one before, each pays for its own part."""
-    shortest = min(chains, key=lambda chain: len(chain.objects))
+    lengths = [len(chain.objects) for chain in chains]
+    order = sorted(range(len(things)), key=lambda number: (-lengths[number], -number))  # the innermost first
+    things = [things[number] for number in order]
+    shortest = chains[order[-1]]
     own = {id(thing) for thing in things}
     every = {id(above) for chain in chains for above in chain.objects} - own
     tries = [
-        held_by(things[::-1], court.looks[0].address, court.probes, court.watcher.shared, stop)
+        held_by(things, court.looks[0].address, court.probes, court.watcher.shared, stop)
         for stop in ({id(above) for above in shortest.objects} - own, every)
     ]
     return max(tries, key=lambda held: held.nbytes)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memfit.ir.leak import Finding
-from memfit.machine.own_code import place
 from memfit.observe import leak_cycles, leak_leaves, leak_piles
 from memfit.observe.held_bytes import held_by
 from memfit.observe.leak_curve import BLOCKS, WARM_SHARE, Slope, slope_of
@@ -40,7 +39,7 @@ def explain_rest(court: _Judge, final: bool, notes: list[str]) -> None:
     if court.left() > 0:
         _compiled(court)
     if court.left() > 0:
-        leak_leaves.grown_leaves(court, _line_of_growth(court)[0])
+        leak_leaves.grown_leaves(court, court.line_of_growth()[0])
     leak_piles.orphans(court, known_only=True)
     if court.left() > 0:
         _registered(court)
@@ -149,24 +148,12 @@ def _compiled(court: _Judge) -> None:
 def _registered(court: _Judge) -> None:
     for register, rate in leak_piles.rising_registers(court)[:1]:
         left = court.left()
-        line, *_ = _line_of_growth(court)
+        line, *_ = court.line_of_growth()
         court.found.append(Finding(
             register.kind, f"{rate:.3g} more entries a step in a list that only compiled code sees", register.holder,
             line, round(left), rate, register.fix, line, (register.holder,),
             (round(court.slope.low), round(court.slope.high)),
         ))  # fmt: skip
-
-
-def _line_of_growth(court: _Judge) -> tuple[str, float, str, tuple[str, str]]:
-    """Where malloc handed out most in the traced steps: the line, how much a step, the function, and whose method it called
-    (``owner_in_line``); empty where none was seen.
-    """
-    window = court.watcher.line_window
-    if window is None or not window.heap_by_line:
-        return "", 0.0, "", ("", "")
-    (path, number), nbytes = window.heap_by_line.most_common(1)[0]
-    steps, at = court.watcher.line_steps(court.source), (path, number)
-    return place(path, number), nbytes / steps, window.functions.get(at, ""), window.owners.get(at, ("", ""))
 
 
 def _native(court: _Judge, final: bool, notes: list[str]) -> None:
@@ -187,16 +174,18 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
             if trim() and resident - court.watcher.meter.read().resident >= 0.5 * left * _span(court):
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
-    line, share, function, (owner, call) = _line_of_growth(court)
+    line, share, function, (owner, call) = court.line_of_growth()
     if share >= 0.3 * left:
         inside = f" in {function}()" if function not in ("", "<module>") else ""
-        taken = f"native memory taken at {line}"
-        holder = f"{owner}{inside}: {taken}" + (f" by {call}" if call != owner else "") if owner else f"{taken}{inside}"
-        what = "malloc'ed blocks that no Python object owns"
+        of = "" if owner == call else f" of {owner}"
+        holder = f"{call}{of}{inside}" if call else f"native memory taken at {line}{inside}"
+        what = "memory that compiled code takes from malloc, outside of Python's objects"
         fix = (
-            f"the call {f'{call} ' if call else ''}at {line} takes memory that is never given back: call the library's free, "
-            "clear or close function for it (of an object made in C or through ctypes: release the reference that was "
-            "taken, Py_DECREF)"
+            f"{call} at {line} leaves memory in its {owner}: remove there what is done with, close it when it is, or, where it "
+            "hands out memory, call what frees it"
+            if of
+            else f"the call at {line} takes memory that is never given back: call the library's free, clear or close function "
+            "for it (of an object made in C or through ctypes: release the reference that was taken, Py_DECREF)"
         )
     else:
         line, holder, what = "", "unknown: native memory", "memory that no Python object, tensor or cycle accounts for"

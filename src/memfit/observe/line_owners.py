@@ -1,4 +1,4 @@
-"""Whose method a line calls: `database (sqlite3.Connection)` for a line with `database.execute(...)`.
+"""Whose method a line calls: `database.execute()` of a `sqlite3.Connection` for a line with `database.execute(...)`.
 
 Native memory has no holder that Python sees; the object made by compiled code whose method took it is the name that a
 person knows. The line's calls are read from the source, and their owners looked up among the variables of the frame that is
@@ -23,7 +23,9 @@ _NOTHING = object()
 
 
 def owner_in_line(frame: FrameType) -> tuple[str, str]:
-    """The object made by compiled code, and the call of it, in the line that a frame is about to run; empty where none is."""
+    """The type of an object made by compiled code, and the call of it, in the line that a frame is about to run; of a module's
+    function the call twice; empty where neither is.
+    """
     paths = _calls(frame.f_code.co_filename).get(frame.f_lineno, ())
     if not paths:
         return "", ""
@@ -34,7 +36,7 @@ def owner_in_line(frame: FrameType) -> tuple[str, str]:
         call = ".".join(path) + "()"
         if len(path) > 1 and owner is not _NOTHING and _is_compiled(owner):
             kind = type(owner)
-            return f"{'.'.join(path[:-1])} ({kind.__module__}.{kind.__qualname__})".replace("(builtins.", "("), call
+            return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), call
         function = _looked_up(names, path)
         of_module = isinstance(owner, ModuleType) and not isinstance(function, type)
         if of_module or (isinstance(function, BuiltinFunctionType) and function.__module__ not in (None, "builtins")):

@@ -1,14 +1,14 @@
 """Watches a running program: counts what repeats, samples how much is held, and looks closely at a few moments.
 
     every turn          a counter; a sample of the levels, at first always, then once in 2.5 % more turns
-    at steps 3, 12, 21.. a look (``leak_census``): containers, types, names
+    at step 3           a look (``leak_census``): containers, types, names; more of them while it holds more than before
     once it grows       two windows of a few steps: who grows on which line, what is born on which line
     when a loop ends    the judgement (``leak_judge``), while the variables of its function are still there
 
 Which counter is the step is decided by what repeats (``leak_sources``). What the watching allocates is measured and taken
-off. Cost: about 40 samples for every doubling of the steps, 50 us each; two looks, 18 ms each per 100,000
-objects, and further ones as soon as all together come to no more than 2 % of the time since. A program that holds no
-more than before is never traced.
+off. Cost: about 40 samples for every doubling of the steps, 50 us each; one look, 20 to 30 ms per 100,000 objects. A program
+that holds more than before is looked at a second time, from step 12 on, and traced; then again whenever all looks together
+come to no more than 2 % of the time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from memfit.observe.birth_window import BirthWindow, LineWindow
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_leaves import Untracked, untracked
-from memfit.observe.leak_meter import Meter, worker_bytes
+from memfit.observe.leak_meter import Level, Meter, worker_bytes
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.own_objects import own_addresses
@@ -36,6 +36,8 @@ from memfit.observe.retention import program_roots
 from memfit.runtime.living import Survey
 
 WINDOW_STEPS = 3
+_IDLE = 8
+"""Turns of others after which a loop whose steps are traced is taken to have ended."""
 _MOST_LOOKS = 12
 _FREE_LOOKS = 2
 _QUICK = 0.3
@@ -45,7 +47,7 @@ _ALLOWANCE = 0.05
 _FACTOR = 1.7
 _FIRST, _SECOND = 3, 12
 """Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
-_DENSITY = 40
+_DENSITY, _SPARSE = 40, 12
 _FIRST_TIME = 8
 
 
@@ -68,34 +70,42 @@ class Watcher:
         self.workers: dict[int, list[tuple[int, int]]] = {}
         self.own_seconds = self._look_seconds = 0.0
         self.began = time.perf_counter()
+        self.lost = 0.0
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
         self.judged_at: dict[str, int] = {}
         self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
         self._window_end = 0
+        self._line_from: tuple[Source, int]
+        self._idle = 0
         self._busy = threading.Lock()
         self._pid = os.getpid()
         self._next_workers = 0.0
         self.faults: list[str] = []
         self.active = True
         self._tracked_by: Source | None = None
+        self._base: tuple[Source, tuple[int, int, int], tuple[int, int, int]] | None = None
         self._traced: tuple[Source, int] | None = None
 
     # -- turns ---------------------------------------------------------------------------------------------------
+
+    def clock(self) -> float:
+        """Seconds of the program: those that went into looking at it are left out."""
+        return time.perf_counter() - self.lost
 
     def turn(self, key: Any, name: str = "", kind: str = "declared", depth: int = 0) -> None:
         """The source ``key`` has begun another step."""
         source = self.sources.get(key)
         if source is None:
-            source = self.sources[key] = Source(name or str(key), kind, depth, first=time.perf_counter())
+            source = self.sources[key] = Source(name or str(key), kind, depth, first=self.clock())
         self.turn_of(source)
 
     def turn_of(self, source: Source) -> None:
         """A known source has begun another step."""
         source.count += 1
         if source.count >= source.next_count and self.active:
-            self._sample(source, time.perf_counter())
+            self._sample(source, self.clock())
 
     def _sample(self, source: Source, now: float) -> None:
         if os.getpid() != self._pid:
@@ -106,7 +116,7 @@ class Watcher:
         spent = time.thread_time()
         try:
             source.last = now
-            leader = self.leader()
+            leader = self._window_leader(source) or self.leader()
             if leader is source and self.looks and source.name not in self.looks[0].counts:
                 self._begin_anew()
             if leader is not source and leader is not None and leader.kind != source.kind:
@@ -125,10 +135,14 @@ class Watcher:
                     if length >= 0:
                         points.append((source.count, length))
                 self._workers(source, now)
-            source.next_count = source.count + max(1, source.count // _DENSITY)
-            self.meter.exclude(level)  # the sample itself
+            density = _DENSITY if leader is source else _SPARSE
+            source.next_count = source.count + max(1, source.count // density)
+            if self.tracked or self.workers:
+                self.meter.exclude(level)  # the sample itself
+            else:
+                self.meter.exclude_numbers(len(source.samples.columns()))
             if leader is source:
-                self._closer(source)
+                self._closer(source, level)
             self.own_seconds += time.thread_time() - spent
         except Exception as error:  # the program must not notice a fault of its watching
             self.active = False
@@ -138,13 +152,25 @@ class Watcher:
             with contextlib.suppress(Exception):
                 self.close_windows()
         finally:
+            self.lost += self.clock() - now
             self._busy.release()
+
+    def _window_leader(self, source: Source) -> Source | None:
+        """The source whose steps are traced, while they are: they take longer than others. None once it turns no more."""
+        if not self._window_end:
+            return None
+        traced = self._line_from[0]
+        self._idle = 0 if source is traced else self._idle + 1
+        if self._idle <= _IDLE:
+            return traced
+        self.close_windows()
+        return None
 
     def _begin_anew(self) -> None:
         """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
         self.looks, self.tracked, self.shared = [], {}, set()
-        self.line_window = self.birth_window = self._traced = self.untracked = None
+        self.line_window = self.birth_window = self._traced = self.untracked = self._base = None
 
     def leader(self) -> Source | None:
         """The source whose turns are the steps, as far as can be told now."""
@@ -152,17 +178,34 @@ class Watcher:
 
     # -- looks and windows ---------------------------------------------------------------------------------------
 
-    def _closer(self, source: Source) -> None:
+    def _holds_more(self, source: Source, level: Level) -> bool:
+        """Whether the process holds more than it did, at the rate that matters; otherwise there is nothing to look for.
+
+        Compared is with the last sample that was not above the one before it in this sense, so that growth which begins
+        late, or after a fall, is seen as soon.
+        """
+        now = source.count, level.held, level.resident
+        if self._base is None or self._base[0] is not source:
+            self._base = source, now, now
+            return False
+        _, held, resident = self._base
+        more_held = level.held - held[1] >= FLOOR * max(1, now[0] - held[0])
+        more_resident = level.resident - resident[2] >= FLOOR * max(1, now[0] - resident[0])
+        self._base = source, held if more_held else now, resident if more_resident else now
+        return more_held or more_resident
+
+    def _closer(self, source: Source, level: Level) -> None:
         if self._window_end:
             source.next_count = 0
-            if source is not self._line_from[0] or source.count >= self._window_end:
+            if source.count >= self._window_end:
                 self._next_window(source)
             return
+        more = self._holds_more(source, level)
         last = self.looks[-1].counts.get(source.name, 0) if self.looks else 0
         least = _SECOND if self.looks else _FIRST_TIME if source.kind == "time" else _FIRST
-        if source.count < max(least, _FACTOR * last):
+        if source.count < max(least, _FACTOR * last) or (self.looks and not more):
             return
-        elapsed = time.perf_counter() - source.first
+        elapsed = self.clock() - source.first
         if (
             len(self.looks) >= _FREE_LOOKS
             and self.own_seconds + self._look_seconds > _ALLOWANCE + self._share * elapsed
@@ -174,6 +217,7 @@ class Watcher:
             self._trace_if_growing(source, seen)
         del seen
         self._look_seconds = time.thread_time() - began
+        self._base = None  # a look leaves resident memory behind
         self.meter.exclude(before)
         self.on_look()
         if self.line_window is not None and self.line_window.open:
@@ -255,10 +299,9 @@ class Watcher:
 
     def hurry(self) -> None:
         """The open window has been open for long enough: close it, and open the next."""
-        source = self.leader()
-        if source is not None and self._window_end and self._busy.acquire(blocking=False):
+        if self._window_end and self._busy.acquire(blocking=False):
             try:
-                self._next_window(source)
+                self._next_window(self._line_from[0])
             finally:
                 self._busy.release()
 

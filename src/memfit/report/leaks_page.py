@@ -6,12 +6,12 @@ user chose are escaped, never read as markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 
 from memfit.ir.leak import Finding, LeakReport, Point
-from memfit.report.terminal_leaks import leak_facts, leak_headline, slope_words
+from memfit.report.terminal_leaks import leak_facts, leak_headline, places, slope_words
 from memfit.units import format_bytes
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 84, 16, 16, 46
@@ -34,6 +34,7 @@ svg .axis { fill: var(--soft); font-size: 11.5px; } .grid { stroke: var(--line);
 @media (max-width: 520px) { .leak dl { grid-template-columns: 1fr; gap: 0; } .leak dt { margin-top: 6px; } }
 """
 _ROWS = 40
+_NOTE = "Growth since the first sample. Resident counts what the watching itself takes too; the others do not."
 
 
 def leaks_page(report: LeakReport) -> str:
@@ -41,7 +42,7 @@ def leaks_page(report: LeakReport) -> str:
     parts = [
         f"<header><div><div class='soft path'>memfit leaks · {escape(leak_facts(report))}</div>"
         f"<h1>{escape(leak_headline(report))}</h1></div></header>",
-        "".join(_leak(number, finding) for number, finding in enumerate(report.findings[:_ROWS], 1)),
+        "".join(_leak(number, finding, report.lines) for number, finding in enumerate(report.findings[:_ROWS], 1)),
         _section("Memory over the steps, measured", _curves(report)) if any(report.curves.values()) else "",
         _section("Grew, and is no leak", _quiet(report)) if report.quiet else "",
         "".join(f"<p class='soft'>note: {escape(note)}</p>" for note in report.notes[:_ROWS]),
@@ -60,12 +61,11 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
-def _leak(number: int, finding: Finding) -> str:
+def _leak(number: int, finding: Finding, lines: Mapping[str, str]) -> str:
     rows = [("grows by", escape(slope_words(finding))), ("held by", f"<code>{escape(finding.holder)}</code>")]
-    if finding.grown_at:
-        rows.append(("put there at", f"<code>{escape(finding.grown_at)}</code>"))
-    if finding.birth:
-        rows.append(("made at", f"<code>{escape(finding.birth)}</code>"))
+    for name, at in places(finding):
+        written = f"<br><code class='soft'>{escape(lines[at])}</code>" if at in lines else ""
+        rows.append((name, f"<code>{escape(at)}</code>{written}"))
     rows.append(("fix", f"<span class='fix'>{escape(finding.fix)}</span>"))
     if len(finding.chain) > 1:
         rows.append(("keeps alive", escape("; ".join(part.removeprefix("holds ") for part in finding.chain[1:]))))
@@ -113,7 +113,7 @@ def _curves(report: LeakReport) -> str:
     key = "".join(
         f"<span><i style='background:{_CURVES[name][1]}'></i>{escape(_CURVES[name][0])}</span>" for name in curves
     )
-    return f"<div class='key'>{key}</div>{''.join(out)}</svg></div><p class='soft'>Growth since the first sample.</p>"
+    return f"<div class='key'>{key}</div>{''.join(out)}</svg></div><p class='soft'>{_NOTE}</p>"
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:

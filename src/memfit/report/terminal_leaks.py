@@ -6,7 +6,7 @@ Draws, computes nothing but projections to a thousand steps. Every word stands w
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -52,6 +52,14 @@ def slope_words(finding: Finding) -> str:
     return f"{format_bytes(finding.bytes_per_step)} a step{spread}{objects}; {per_thousand} every 1,000 steps"
 
 
+def places(finding: Finding) -> list[tuple[str, str]]:
+    """The lines that a finding names, each once, with what happens there."""
+    if finding.birth and finding.birth == finding.grown_at:
+        return [("made and put there at" if finding.kind != "native" else "taken at", finding.birth)]
+    found = [("put there at", finding.grown_at), ("made at", finding.birth)]
+    return [(name, at) for name, at in found if at]
+
+
 def leak_text(report: LeakReport) -> str:
     """The verdict as plain text, for a test's failure."""
     stream = io.StringIO()
@@ -65,7 +73,7 @@ def draw_leaks(console: Console, report: LeakReport, written: Sequence[str] = ()
     say(console, leak_headline(report), style=style)
     say(console, leak_facts(report), style="dim")
     for number, finding in enumerate(report.findings[:_SHOWN], 1):
-        _draw_finding(console, number, finding)
+        _draw_finding(console, number, finding, report.lines)
     if len(report.findings) > _SHOWN:
         say(console, f"and {len(report.findings) - _SHOWN} smaller ones (--json has all)", style="dim")
     if report.quiet:
@@ -79,18 +87,18 @@ def draw_leaks(console: Console, report: LeakReport, written: Sequence[str] = ()
     name_files(console, written)
 
 
-def _draw_finding(console: Console, number: int, finding: Finding) -> None:
+def _draw_finding(console: Console, number: int, finding: Finding, lines: Mapping[str, str]) -> None:
     section(console, f"{number}. {finding.what}")
     drawn = table("", "")
     drawn.show_header = False
     drawn.columns[1].justify = "left"
     drawn.columns[1].no_wrap = False
     rows = [("grows by", slope_words(finding)), ("held by", finding.holder)]
-    if finding.grown_at:
-        rows.append(("put there at", finding.grown_at))
-    if finding.birth:
-        rows.append(("made at", finding.birth))
+    for name, at in places(finding):
+        rows.append((name, at))
+        if at in lines:
+            rows.append(("", lines[at]))
     rows.append(("fix", finding.fix))
     for name, text in rows:
-        drawn.add_row(Text(name, style="dim"), Text(text, style="bold" if name == "fix" else ""))
+        drawn.add_row(Text(name, style="dim"), Text(text, style="bold" if name == "fix" else "" if name else "dim"))
     show(console, drawn)

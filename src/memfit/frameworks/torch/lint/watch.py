@@ -174,6 +174,9 @@ class Watch:
             if parameter.requires_grad:
                 got = parameter.register_post_accumulate_grad_hook(lambda one: self.with_gradient.add(id(one)))
                 self._undo.append(got.remove)
+        if not gc.get_freeze_count():  # what lives before the steps is not theirs: three collections pass over it
+            gc.freeze()
+            self._undo.append(gc.unfreeze)
         return step
 
     def after(self, number: int) -> None:
