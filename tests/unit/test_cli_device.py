@@ -48,3 +48,13 @@ def test_fit_needs_a_budget_or_a_device(devices: None, capsys: Any) -> None:
     said = capsys.readouterr().err
     assert "--budget" in said
     assert "--device" in said
+
+
+def test_python_m_memfit_is_the_command() -> None:
+    import subprocess
+    import sys
+
+    said = subprocess.run(
+        [sys.executable, "-m", "memfit", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith("memfit ")
