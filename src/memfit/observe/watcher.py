@@ -81,7 +81,8 @@ class Watcher:
         self._idle = 0
         self._busy = threading.Lock()
         self._pid = os.getpid()
-        self._next_workers = 0.0
+        self._next_workers = self._workers_seconds = 0.0
+        self._next_workers_step = 0
         self.faults: list[str] = []
         self.active = True
         self._tracked_by: Source | None = None
@@ -316,7 +317,9 @@ class Watcher:
         self._window_end = 0
 
     def _workers(self, source: Source, now: float) -> None:
-        if now < self._next_workers:
+        """Read what worker processes hold: in time, and in steps where these are quick, so that a short run is judged too."""
+        affordable = self._workers_seconds <= 2 * _ALLOWANCE + self._share * (now - self.began)
+        if now < self._next_workers and not (source.count >= self._next_workers_step and affordable):
             return
         began = time.thread_time()
         for pid, nbytes in worker_bytes().items():
@@ -324,6 +327,8 @@ class Watcher:
             if len(points) < 2000:
                 points.append((source.count, nbytes))
         cost = time.thread_time() - began
+        self._workers_seconds += cost
+        self._next_workers_step = source.count + max(1, source.count // _SPARSE)
         patience = 5 if max(map(len, self.workers.values()), default=99) < 16 else 60
         self._next_workers = now + max(patience * cost, 0.02, (now - self.began) / 200)
 
