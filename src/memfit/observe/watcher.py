@@ -328,8 +328,8 @@ class Watcher:
                 points.append((source.count, nbytes))
         cost = time.thread_time() - began
         self._workers_seconds += cost
-        self._next_workers_step = source.count + max(1, source.count // _SPARSE)
-        patience = 5 if max(map(len, self.workers.values()), default=99) < 16 else 60
+        self._next_workers_step = source.count + max(4, source.count // _SPARSE)
+        patience = 2 if max(map(len, self.workers.values()), default=99) < 24 else 60  # enough to judge, then seldom
         self._next_workers = now + max(patience * cost, 0.02, (now - self.began) / 200)
 
     def close(self) -> None:
