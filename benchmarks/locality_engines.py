@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from locality_peers import Valgrind
+from record import fastest
 
 from memfit.analyses.cache_misses import misses_of_nest, misses_of_trace
 from memfit.analyses.reuse import reuse_of_nest, reuse_of_trace
@@ -21,16 +20,6 @@ NAMES = {IJK: "ijk", IKJ: "ikj", TILED: "ikj tiled 32"}
 PRODUCTS = (("ijk", 256), ("ijk", 272), ("ikj", 256))
 ACCUMULATOR = 20_512
 """First-level misses of true LRU; what the access pattern is: ``tests/unit/test_cache_golden.py``."""
-
-
-def fastest(repeats: int, run: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of the quickest of some runs, and the last answer."""
-    best, answer = float("inf"), None
-    for _ in range(repeats):
-        begun = time.process_time()
-        answer = run()
-        best = min(best, time.process_time() - begun)
-    return best, answer
 
 
 def trace_of(order: str, row: int, n: int = 256) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:

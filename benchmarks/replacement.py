@@ -16,13 +16,13 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import record
+from record import fastest
 
 from memfit.paging.accesses import Accesses, accesses_of
 from memfit.paging.policies import POLICIES, all_misses
@@ -35,15 +35,6 @@ TRACES: dict[str, tuple[Callable[[], Accesses], float]] = {
     "forward and backward, 96 layers, 5 k rounds, 80 %": (lambda: forward_backward(96, 5_000), 0.8),
 }
 PEER = Path(__file__).parent / "peers" / "libcachesim_misses.py"
-
-
-def fastest(repeats: int, run: Callable[[], Any]) -> tuple[float, Any]:
-    best, answer = float("inf"), None
-    for _ in range(repeats):
-        begun = time.process_time()
-        answer = run()
-        best = min(best, time.process_time() - begun)
-    return best, answer
 
 
 def write_oracle(trace: Accesses, path: Path) -> None:

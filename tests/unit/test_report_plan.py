@@ -199,7 +199,7 @@ def test_the_picture_is_a_png() -> None:
 
 
 def test_without_matplotlib_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingFrameworkError, match=r"pip install 'memfit\[picture\]'"):
         picture.plan_picture(made_up_plan())
     assert "matplotlib.pyplot" not in sys.modules

@@ -28,7 +28,7 @@ def command(
     NAME is a ready description (--list) or a file that --json wrote; without it this machine is measured.
     """
     if png is not None or html is not None:
-        from memfit.report.replay_picture import check_matplotlib  # before the measurement, not after
+        from memfit.report.picture_frame import check_matplotlib  # before the measurement, not after
 
         check_matplotlib()
     from memfit.api.machines import measure_machine

@@ -72,7 +72,7 @@ def compression_answer(
 ) -> Answer:  # fmt: skip
     """Run ``compress`` and hand back its answer. ``options``: the parameters of ``NAMES``."""
     if png is not None:
-        from memfit.report.replay_picture import check_matplotlib  # before the measurements, not after
+        from memfit.report.picture_frame import check_matplotlib  # before the measurements, not after
 
         check_matplotlib()
     from memfit.api.compressing import compress  # here: it brings the framework, which --help must not wait for

@@ -46,7 +46,7 @@ def command(
     (.json).
     """
     if png is not None:
-        from memfit.report.replay_picture import check_matplotlib  # before the simulations, not after
+        from memfit.report.picture_frame import check_matplotlib  # before the simulations, not after
 
         check_matplotlib()
     from memfit.api.paging import simulate_paging  # here: it brings NumPy and the core, which --help need not wait for

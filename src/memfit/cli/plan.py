@@ -83,7 +83,7 @@ def command(
     if capacity == "none":
         capacity, memories = None, (Memory("memory"),)
     if png is not None:
-        from memfit.report.plan_picture import check_matplotlib  # before minutes of planning, not after
+        from memfit.report.picture_frame import check_matplotlib  # before minutes of planning, not after
 
         check_matplotlib()
     from memfit.api.planning import plan  # here: it brings NumPy and the core, which --help need not wait for

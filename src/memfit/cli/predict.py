@@ -96,7 +96,7 @@ def _sweep(
     budget: int | None, cluster: str | None, check: bool, html: str | None, png: str | None,
 ) -> Answer:  # fmt: skip
     if png is not None:
-        from memfit.report.replay_picture import check_matplotlib  # before the predictions, not after
+        from memfit.report.picture_frame import check_matplotlib  # before the predictions, not after
 
         check_matplotlib()
     from memfit.api.sweeping import sweep

@@ -51,7 +51,7 @@ def command(
     (.json), or file.py:function.
     """
     if png is not None:
-        from memfit.report.replay_picture import check_matplotlib  # before the replays, not after
+        from memfit.report.picture_frame import check_matplotlib  # before the replays, not after
 
         check_matplotlib()
     from memfit.api.replaying import replay  # here: it brings NumPy and the core, which --help need not wait for

@@ -10,7 +10,7 @@ import textwrap
 from typing import Any
 
 from memfit.report.paging_summary import STYLES, PagingReport, drawing_order, on_one_line, paging_headline
-from memfit.report.replay_picture import GROUND, INK, SOFT, check_matplotlib
+from memfit.report.picture_frame import GROUND, INK, SOFT, check_matplotlib
 from memfit.units import format_bytes
 
 

@@ -7,15 +7,14 @@ a rectangle.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 from typing import Any
 
 import numpy as np
 
-from memfit.errors import MissingFrameworkError
 from memfit.planners.load import Load
+from memfit.report.picture_frame import INK, SOFT, check_matplotlib
 from memfit.report.plan_scene import Panel, Scene, scene_of
 from memfit.report.plan_summary import PlanReport
 from memfit.report.terminal_plan import gap_word, plan_headline
@@ -23,18 +22,8 @@ from memfit.report.words import keep_end
 from memfit.units import format_bytes
 
 WIDTH, PIXELS_PER_INCH = 11.0, 140
-_INK, _SOFT, _GOOD, _BAD, _MERGED = "#1d2127", "#626973", "#2f7d4f", "#b3372b", "#9c9c9c"
+_GOOD, _BAD, _MERGED = "#2f7d4f", "#b3372b", "#9c9c9c"
 _NAMED = 40
-
-
-def check_matplotlib() -> None:
-    """Refuse early where there is no matplotlib.
-
-    Raises:
-        MissingFrameworkError: it is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingFrameworkError("matplotlib", "picture")
 
 
 def plan_picture(report: PlanReport) -> bytes:
@@ -52,7 +41,7 @@ def plan_picture(report: PlanReport) -> bytes:
     figure = Figure(figsize=(WIDTH, 2.6 + 4.6 * count), dpi=PIXELS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(count + 1, 1, sharex=True, squeeze=False, height_ratios=[1.2, *[4.0] * count])[:, 0]
-    figure.suptitle(_escaped(plan_headline(report)), x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(_escaped(plan_headline(report)), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     _draw_load(axes[0], scene.load, report, scene)
     for axis, panel in zip(axes[1:], scene.panels, strict=False):
         _draw_panel(axis, panel, scene, report)
@@ -61,7 +50,7 @@ def plan_picture(report: PlanReport) -> bytes:
         if "op_at" in report.problem.meta
         else "time (instants of the table)"
     )
-    axes[-1].set_xlabel(word, color=_SOFT, fontsize=9)
+    axes[-1].set_xlabel(word, color=SOFT, fontsize=9)
     axes[-1].set_xlim(scene.begin, max(scene.end, scene.begin + 1))
     _draw_legend(figure, scene, report)
     out = io.BytesIO()
@@ -115,12 +104,12 @@ def _marks(panel: Panel, scene: Scene, report: PlanReport) -> list[tuple[int, st
     if one and report.best.optimal:
         marks.append((panel.peak, _GOOD, "-", f"peak = lower bound {peak} (proved optimal)"))
     else:
-        marks.append((panel.peak, _INK, "-", f"peak {peak}"))
+        marks.append((panel.peak, INK, "-", f"peak {peak}"))
         if one and report.best.gap > 0.03:
             marks.append((report.bound, _GOOD, "--", f"lower bound {format_bytes(report.bound)}"))
         elif one:
             lower = f", {gap_word(report.best.gap)} above the lower bound"
-            marks[0] = (panel.peak, _INK, "-", f"peak {peak}{lower}")
+            marks[0] = (panel.peak, INK, "-", f"peak {peak}{lower}")
     if panel.capacity is not None and panel.capacity < 1.5 * panel.peak:
         marks.append((panel.capacity, _BAD, ":", f"capacity {format_bytes(panel.capacity)}"))
     return marks
@@ -151,13 +140,13 @@ def _corners(left: Any, right: Any, low: Any, high: Any) -> Any:
 def _dress(axis: Any, title: str, ticks: int) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
-    axis.set_title(_escaped(title), loc="left", fontsize=9, color=_SOFT)
+    axis.set_title(_escaped(title), loc="left", fontsize=9, color=SOFT)
     top = axis.get_ylim()[1]
     step = 2 ** max(math.ceil(math.log2(max(top / ticks, 1))), 0)
     axis.yaxis.set_major_locator(FixedLocator(np.arange(0, top, step).tolist()))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda nbytes, _: format_bytes(nbytes)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda instant, _: f"{instant:,.0f}"))
-    axis.tick_params(labelsize=8, colors=_SOFT)
+    axis.tick_params(labelsize=8, colors=SOFT)
     axis.grid(axis="y", color="#e0ddd6", linewidth=0.6)
     axis.set_axisbelow(True)
     for side in ("top", "right"):

@@ -18,25 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from memfit.errors import MissingFrameworkError
+from memfit.report.picture_frame import GROUND, INK, SOFT, check_matplotlib
 from memfit.report.replay_summary import PolicyRow, ReplayReport
 from memfit.units import format_bytes
 
 IN_USE, ROUNDING, HOLES, KEPT = "#3a6ea5", "#e2b04a", "#d8664a", "#e8d9cf"
-INK, SOFT, GROUND = "#1d2127", "#626973", "#fbfaf8"
 COLUMNS = 4
-
-
-def check_matplotlib() -> None:
-    """Refuse before the work that cannot be drawn.
-
-    Raises:
-        MissingFrameworkError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingFrameworkError("matplotlib", "picture") from error
 
 
 def replay_picture(report: ReplayReport) -> bytes:

@@ -9,7 +9,7 @@ import io
 import textwrap
 from typing import Any
 
-from memfit.report.replay_picture import GROUND, INK, SOFT, check_matplotlib
+from memfit.report.picture_frame import GROUND, INK, SOFT, check_matplotlib
 from memfit.report.sweep_summary import SweepPoint, SweepReport
 from memfit.units import format_bytes
 

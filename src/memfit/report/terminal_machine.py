@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from memfit.machine.spec import Machine
-from memfit.report.replay_picture import check_matplotlib
+from memfit.report.picture_frame import check_matplotlib
 from memfit.report.terminal import name_files, say, section, show, table
 from memfit.units import format_bytes, format_seconds
 

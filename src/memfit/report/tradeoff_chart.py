@@ -15,7 +15,7 @@ from html import escape
 from typing import Any
 
 from memfit.report.compression_summary import CompressionReport, TradePoint
-from memfit.report.replay_picture import GROUND, INK, SOFT, check_matplotlib
+from memfit.report.picture_frame import GROUND, INK, SOFT, check_matplotlib
 from memfit.report.terminal_compression import compression_headline
 from memfit.units import format_bytes
 
