@@ -83,9 +83,11 @@ void define_traces(nb::module_& m) {
           auto trace = trace_of<Address>(addresses, write, line_shift, first);
           trace.arrays = arrays_of(spans);
           auto out = interruptible([&](const memfit::CacheStop& stop) { return simulate_trace(shape, trace, general, stop); });
-          return nb::make_tuple(own(std::move(out.served)), own(std::move(out.write_backs)), own(std::move(out.prefetches)));
+          return nb::make_tuple(own(std::move(out.served)), own(std::move(out.write_backs)), own(std::move(out.prefetches)),
+                                out.near);
         },
-        "Accesses that each depth served, [array and others][depth]; write-backs and prefetches of each level.");
+        "Accesses that each depth served, [array and others][depth]; write-backs and prefetches of each level; whether "
+        "all lines could be numbered (where not, the rest means nothing).");
   m.def("reuse_trace",
         [](Array<Address> addresses, int line_shift, uint64_t first, int64_t lines) {
           const auto trace = trace_of<Address>(addresses, Array<uint8_t>(), line_shift, first);

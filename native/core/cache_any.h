@@ -41,7 +41,10 @@ class AnyCache {
     return words;
   }
 
-  int access(uint32_t line, uint32_t write) {
+  struct Front {};  // nothing that a loop could keep: see cache_lru.h
+  Front front() const { return {}; }
+
+  int access(Front, uint32_t line, uint32_t write) {
     return shape_.inclusion == Inclusion::exclusive ? exclusive(line, write) : demand(0, line, write);
   }
 

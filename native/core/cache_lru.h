@@ -1,8 +1,9 @@
 // Least recently used sets as rows of 32-bit entries, most recent first: line * 2 + dirty. Included by the two files that
 // compile it (cache_portable.cc, cache_avx2.cc), inside their namespaces, after the standard headers.
 //
-// A hit in front costs one comparison; any other access scans a row with vectors and moves a prefix of it by one entry, in
-// registers, so that every later load meets one earlier store. A row is padded to whole vectors with empty entries.
+// A hit in one of the first four entries costs as many comparisons; any other access scans a row with vectors and moves a
+// prefix of it by one entry, in registers. A row is padded to whole vectors with empty entries. What every access needs of
+// the first level is a value of its own (`Front`) that a loop keeps in registers: the rows' stores cannot alias it.
 
 typedef uint32_t Eight __attribute__((vector_size(32)));
 typedef int32_t EightSigned __attribute__((vector_size(32)));
@@ -57,6 +58,37 @@ MEMFIT_INLINE bool move_to_front(uint32_t* row, uint32_t key, uint32_t write, ui
   return found != 0;
 }
 
+// The same for the first four entries alone, without vectors. False: `key` is none of them, and nothing has changed.
+MEMFIT_INLINE bool near_front(uint32_t* row, uint32_t key, uint32_t write) {
+  const uint32_t a = row[0];
+  if ((a ^ key) <= 1) {
+    if (write & ~a) row[0] = a | 1;
+    return true;
+  }
+  const uint32_t b = row[1];
+  if ((b ^ key) <= 1) {
+    row[1] = a;
+    row[0] = b | write;
+    return true;
+  }
+  const uint32_t c = row[2];
+  if ((c ^ key) <= 1) {
+    row[2] = b;
+    row[1] = a;
+    row[0] = c | write;
+    return true;
+  }
+  const uint32_t d = row[3];
+  if ((d ^ key) <= 1) {
+    row[3] = c;
+    row[2] = b;
+    row[1] = a;
+    row[0] = d | write;
+    return true;
+  }
+  return false;
+}
+
 struct LruLevel {
   uint32_t* rows = nullptr;
   SetIndex index;
@@ -65,9 +97,13 @@ struct LruLevel {
 
   MEMFIT_INLINE bool touch(uint32_t line, uint32_t write, uint32_t& victim) {
     uint32_t* row = rows + static_cast<size_t>(index.of(line)) * stride;
+    if (near_front(row, line << 1, write)) return true;
+    if (stride == 16) return move_to_front<2>(row, line << 1, write, ways, victim);  // as most are
+    return others(row, line, write, victim);
+  }
+  __attribute__((noinline)) bool others(uint32_t* row, uint32_t line, uint32_t write, uint32_t& victim) const {
     switch (stride) {
       case 8: return move_to_front<1>(row, line << 1, write, ways, victim);
-      case 16: return move_to_front<2>(row, line << 1, write, ways, victim);
       case 24: return move_to_front<3>(row, line << 1, write, ways, victim);
       case 32: return move_to_front<4>(row, line << 1, write, ways, victim);
       default: return move_to_front<8>(row, line << 1, write, ways, victim);
@@ -110,28 +146,34 @@ class LruCache {
     return words;
   }
 
-  MEMFIT_INLINE int access(uint32_t line, uint32_t write) {
-    LruLevel& first = levels_[0];
+  struct Front {
+    uint32_t* rows;
+    SetIndex index;
+    uint32_t ways;
+  };
+  Front front() const { return {levels_[0].rows, levels_[0].index, levels_[0].ways}; }
+
+  MEMFIT_INLINE int access(const Front& first, uint32_t line, uint32_t write) {
     uint32_t* row = first.rows + static_cast<size_t>(first.index.of(line)) * (8 * V);
-    // The two in front in one word: two lines that take turns in a set swap there, and a later load meets one store.
-    uint64_t pair;
-    __builtin_memcpy(&pair, row, 8);
     const uint32_t key = line << 1;
-    if ((static_cast<uint32_t>(pair) ^ key) <= 1) {
-      if (write & ~static_cast<uint32_t>(pair)) {
-        pair |= 1;
-        __builtin_memcpy(row, &pair, 8);
-      }
-      return 0;
-    }
-    if ((static_cast<uint32_t>(pair >> 32) ^ key) <= 1) {
-      pair = (pair >> 32 | pair << 32) | write;
-      __builtin_memcpy(row, &pair, 8);
-      return 0;
-    }
+    if (near_front(row, key, write)) return 0;
     uint32_t victim = kEmpty;
-    if (move_to_front<V>(row, line << 1, write, first.ways, victim)) return 0;
+    if (move_to_front<V>(row, key, write, first.ways, victim)) return 0;
     return apply_ ? below_applied(line, victim) : below(line, victim);
+  }
+
+  // Runs entries (line * 2 + write) through one level, and gives what the next one is asked for: the lines that missed and,
+  // where write-backs are applied, after each the dirty line that it displaced, marked as a write. What arrives so marked
+  // from a level inside enters without being fetched. `out` holds 2 entries for each of `count`; returns how many it got.
+  int64_t filter(int level, const uint32_t* in, int64_t count, uint32_t* out) {
+    auto& it = levels_[level];
+    switch (it.stride / 8) {
+      case 1: return filtered<1>(it, level, in, count, out);
+      case 2: return filtered<2>(it, level, in, count, out);
+      case 3: return filtered<3>(it, level, in, count, out);
+      case 4: return filtered<4>(it, level, in, count, out);
+      default: return filtered<8>(it, level, in, count, out);
+    }
   }
 
   // The state, its words in one row; `same` says whether the state now is the one kept, moved by `shift`.
@@ -174,6 +216,34 @@ class LruCache {
   }
 
  private:
+  template <int W>
+  int64_t filtered(LruLevel& level, int depth, const uint32_t* in, int64_t count, uint32_t* out) {
+    if (depth && apply_) return filtered_as<W, true, false>(level, true, in, count, out);
+    return level.index.power ? filtered_as<W, false, true>(level, apply_, in, count, out)
+                             : filtered_as<W, false, false>(level, apply_, in, count, out);
+  }
+
+  // kInner: writes are displaced lines from inside. kPower: sets are a power of two. pass: displaced lines go on.
+  template <int W, bool kInner, bool kPower>
+  __attribute__((noinline)) static int64_t filtered_as(LruLevel& level, bool pass, const uint32_t* in, int64_t count, uint32_t* out) {
+    uint32_t* const rows = level.rows;
+    const SetIndex index = level.index;
+    const uint32_t ways = level.ways, mask = index.sets - 1;
+    int64_t given = 0, written = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t entry = in[i], write = entry & 1, key = entry - write;
+      uint32_t* row = rows + static_cast<size_t>(kPower ? key >> 1 & mask : index.of(key >> 1)) * (8 * W);
+      if (near_front(row, key, write)) continue;
+      uint32_t victim = kEmpty;
+      if (move_to_front<W>(row, key, write, ways, victim)) continue;
+      if (!kInner || !write) out[given++] = key;
+      written += victim & 1;
+      if (pass && (victim & 1)) out[given++] = victim;
+    }
+    level.write_backs += written;
+    return given;
+  }
+
   __attribute__((noinline)) int below(uint32_t line, uint32_t victim) {
     levels_[0].write_backs += victim & 1;
     const int n = depth();

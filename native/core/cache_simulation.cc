@@ -7,6 +7,8 @@
 
 namespace memfit {
 namespace {
+template <int V>
+class LruCache;  // compiled elsewhere, twice
 #include "core/nest_walk.h"
 #include "core/trace_walk.h"
 }  // namespace

@@ -15,7 +15,7 @@ namespace memfit {
 struct CacheTrace {
   const uint64_t* wide = nullptr;  // addresses, one of the two
   const uint32_t* narrow = nullptr;
-  const uint8_t* write = nullptr;  // or null: all reads
+  const uint8_t* write = nullptr;  // not 0: a write; or null: all reads
   int64_t count = 0;
   int32_t line_shift = 6;
   uint64_t first_line = 0;         // subtracted from every line
@@ -25,6 +25,7 @@ struct CacheTrace {
 struct CacheCounts {
   std::vector<int64_t> served;  // [array + 1][depth]
   std::vector<int64_t> write_backs, prefetches;
+  bool near = true;  // false: lines beyond kMostLine; the counts mean nothing
 };
 
 constexpr uint32_t kMostVectorWays = 64;

@@ -41,7 +41,7 @@ class NestWalk {
         loop(n);
       } else {
         const int64_t address = node.address.at(counter_);
-        ++counts_.served[node.array * depths_ + cache_.access(line_of(address), node.write)];
+        ++counts_.served[node.array * depths_ + cache_.access(cache_.front(), line_of(address), node.write)];
         ++counts_.simulated;
       }
     }
@@ -144,6 +144,7 @@ class NestWalk {
     }
     const size_t many = references_.size();
     Reference* const all = references_.data();
+    const auto front = cache_.front();
     const bool twice = many <= cache_.first_ways() && Cache::kSameEveryTime;
     for (int64_t t = from; t < to;) {
       int64_t run = to - t;
@@ -153,7 +154,7 @@ class NestWalk {
         do {
           for (size_t r = 0; r < many; ++r) {
             auto& it = all[r];
-            ++it.served[cache_.access(line_of(it.address), it.write)];
+            ++it.served[cache_.access(front, line_of(it.address), it.write)];
             it.address += it.step;
           }
           ++t;
@@ -169,7 +170,7 @@ class NestWalk {
       do {
         bool hit = true;
         for (size_t r = 0; r < many; ++r) {
-          const int depth = cache_.access(line_of(all[r].address), all[r].write);
+          const int depth = cache_.access(front, line_of(all[r].address), all[r].write);
           ++all[r].served[depth];
           hit = hit && depth == 0;
         }

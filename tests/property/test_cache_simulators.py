@@ -70,6 +70,26 @@ def test_any_hierarchy_against_the_oracle(seed):
     assert [level.prefetches for level in found.levels] == slow.prefetches
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_trace_of_several_blocks_with_write_backs_and_arrays(seed):
+    draw = random.Random(4000 + seed)
+    hierarchy = replace(_hierarchy(draw, plain=True), write_backs=draw.choice(["count", "apply"]))
+    trace = [address for _ in range(4) for address in _trace(draw)]
+    writes = np.array([draw.choice([0, 0, 1, 7]) for _ in trace], draw.choice([np.uint8, np.int64]))
+    middle = sorted(trace)[len(trace) // 2] // 64 * 64
+    slow = AnyOracle(hierarchy)
+    missed = [0, 0]
+    for address, write in zip(trace, writes, strict=True):
+        missed[address >= middle] -= slow.served[0]
+        slow.access(address // 64, bool(write))
+        missed[address >= middle] += slow.served[0]
+    found = misses_of_trace(trace, hierarchy, writes, {"low": (0, middle), "high": (middle, 1 << 20)})
+    assert _served(found, len(hierarchy.levels)) == slow.served
+    assert [level.write_backs for level in found.levels] == slow.write_backs
+    first = found.levels[0].by_array
+    assert [found.accesses[name] - first[name] for name in ("low", "high")] == missed
+
+
 @pytest.mark.parametrize("seed", range(120))
 def test_nests_against_the_oracle(seed):
     """Every way to walk a nest: jumping or not, quick or general, levels that never evict left out or not."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfit.errors import WeightFileError
-from memfit.runtime.safetensors_header import BITS, LONGEST_HEADER, read_header
+from memfit.ir.safetensors_header import BITS, LONGEST_HEADER, read_header
 
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 B = {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]}

@@ -104,19 +104,16 @@ def misses_of_trace(
         MachineError: addresses that are none.
     """
     values = _addresses(addresses)
-    flags = np.zeros(0, np.uint8) if writes is None else np.ascontiguousarray(np.asarray(writes), np.uint8)
+    flags = np.zeros(0, np.uint8) if writes is None else _flags(writes)
     if writes is not None and flags.shape != values.shape:
         raise MachineError("trace", f"{len(values)} addresses, {len(flags)} marks of writes", "give one for each")
-    flags = np.minimum(flags, 1)
-    spans = dict(arrays or {})
-    values, first, moved = _near(values, hierarchy, spans)
-    line = hierarchy.line
-    ends = [(low // line - first, (high - 1) // line - first) for low, high in moved.values()]
-    rows = np.array(ends, np.int64).reshape(-1)
-    served, written, fetched = _core.cache_trace(
-        level_rows(hierarchy), INCLUSIONS.index(hierarchy.inclusion), hierarchy.write_backs == "apply", hierarchy.seed,
-        values, flags, hierarchy.line.bit_length() - 1, first, rows, general,
-    )  # fmt: skip
+    spans = moved = dict(arrays or {})
+    found = _simulated(values, flags, _first_guess(values, hierarchy), moved, hierarchy, general)
+    if found is None:
+        values, first, moved = _near(values, hierarchy, spans)
+        found = _simulated(values, flags, first, moved, hierarchy, general)
+        assert found is not None
+    served, written, fetched = found
     answer = _answer([*spans, _OTHERS], hierarchy, served, written, fetched, len(values), 0, 0)
     if not spans:
         return answer
@@ -130,6 +127,37 @@ def misses_of_trace(
                         v.prefetches) for v in levels
         )  # fmt: skip
     return Misses(levels, counts, answer.line, answer.simulated)
+
+
+def _simulated(
+    values: npt.NDArray[np.unsignedinteger], flags: npt.NDArray[np.uint8], first: int,
+    spans: Mapping[str, tuple[int, int]], hierarchy: Hierarchy, general: bool,
+) -> tuple[Ints, Ints, Ints] | None:  # fmt: skip
+    """What the native simulator counts with lines numbered from ``first``; None: some lie too far from it."""
+    line = hierarchy.line
+    ends = [(low // line - first, (high - 1) // line - first) for low, high in spans.values()]
+    rows = np.array(ends, np.int64).reshape(-1)
+    served, written, fetched, near = _core.cache_trace(
+        level_rows(hierarchy), INCLUSIONS.index(hierarchy.inclusion), hierarchy.write_backs == "apply", hierarchy.seed,
+        values, flags, line.bit_length() - 1, first, rows, general,
+    )  # fmt: skip
+    return (served, written, fetched) if near else None
+
+
+def _flags(writes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """A byte for each access, not 0 where it writes; booleans and bytes are read in place."""
+    marks = np.asarray(writes)
+    if marks.dtype != np.uint8:
+        marks = (marks if marks.dtype == np.bool_ else marks != 0).view(np.uint8)
+    return np.ascontiguousarray(marks)
+
+
+def _first_guess(values: npt.NDArray[np.unsignedinteger], hierarchy: Hierarchy) -> int:
+    """A line that the trace hardly falls below, a whole turn of every level's sets, without a look at all addresses."""
+    if not len(values):
+        return 0
+    turn = math.lcm(*(level.sets for level in hierarchy.levels))
+    return max(int(values[0]) // hierarchy.line - _MOST_LINES // 2, 0) // turn * turn
 
 
 def _addresses(addresses: npt.ArrayLike) -> npt.NDArray[np.unsignedinteger]:

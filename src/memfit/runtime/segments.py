@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from memfit import _core
 from memfit.errors import SegmentError, WeightFileError
+from memfit.ir.safetensors_header import FileIdentity, SafetensorsHeader, header_of
 from memfit.runtime.domains import current
-from memfit.runtime.safetensors_header import FileIdentity, SafetensorsHeader, header_of
 from memfit.units import format_bytes, parse_bytes
 
 __all__ = ["FAULT_EXIT", "Segment", "WeightSegment"]

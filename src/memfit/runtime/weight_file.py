@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from memfit.errors import WeightFileError
-from memfit.runtime.safetensors_header import FileIdentity, SafetensorsHeader, StoredTensor, header_of
+from memfit.ir.safetensors_header import FileIdentity, SafetensorsHeader, StoredTensor, header_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

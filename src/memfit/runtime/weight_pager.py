@@ -18,8 +18,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from memfit.errors import BudgetError, MemfitError
+from memfit.ir.safetensors_header import StoredTensor
 from memfit.runtime.page_frames import PageFrames
-from memfit.runtime.safetensors_header import StoredTensor
 from memfit.runtime.weight_file import WeightFiles
 from memfit.runtime.weight_layout import WeightLayout
 from memfit.runtime.weight_order import UseOrder

@@ -20,7 +20,7 @@ import torch
 from memfit.errors import WeightFileError
 from memfit.frameworks.torch.paged_store import DTYPES, read_tensor
 from memfit.frameworks.torch.paged_weight import PagedWeight, WeightStore
-from memfit.runtime.safetensors_header import StoredTensor
+from memfit.ir.safetensors_header import StoredTensor
 from memfit.runtime.weight_file import WeightFiles, described
 
 LARGE = 1 << 24

@@ -21,7 +21,7 @@ from memfit.errors import MemfitError
 from memfit.frameworks.torch.hollow import hollow_storage, hollow_tensor
 from memfit.frameworks.torch.steps import call_model
 from memfit.frameworks.torch.tape_mode import Tape
-from memfit.runtime.safetensors_header import StoredTensor
+from memfit.ir.safetensors_header import StoredTensor
 from memfit.runtime.weight_file import WeightFiles
 from memfit.runtime.weight_pager import WeightPager
 
