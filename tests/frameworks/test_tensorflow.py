@@ -131,6 +131,19 @@ def test_normalisation_goes_into_the_convolution() -> None:
     )
 
 
+def test_a_kernel_that_two_convolutions_share_is_not_held_twice() -> None:
+    generator = np.random.default_rng(0)
+    kernel = tf.constant(generator.standard_normal((3, 3, 2, 32)).astype(np.float32))
+    scales = [tf.constant(generator.uniform(0.5, 1.5, 32).astype(np.float32)) for _ in range(2)]
+    found = captured(
+        lambda x: [tf.nn.conv2d(x, kernel, stride, "SAME") * s for stride, s in zip((1, 2), scales, strict=True)],
+        tf.TensorSpec((None, 6, 6, 2)),
+    )
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert smaller.constant_bytes <= found.program.constant_bytes
+    assert [op.kind for op in smaller.operations].count("tf.Mul") == 2
+
+
 def test_a_clamped_size_is_no_constant() -> None:
     function = lambda x: tf.reshape(tf.tile(x[: tf.minimum(tf.shape(x)[0], 64)], [2, 1]), [-1, 8])  # noqa: E731
     traced = tf.function(function).get_concrete_function(tf.TensorSpec((None, 8)))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from memfit.ir.program import Operation, Program
+from memfit.passes.fold import SMALL
 from memfit.passes.workbench import Pass, Rewriting, Workbench
 
 _WEIGHTED = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2")
@@ -93,11 +94,13 @@ class _Affine:
         return np.broadcast_to(np.asarray(self.bench.array(constant), np.float64).reshape(-1), (channels,))
 
     def _weights(self, operation: Operation) -> Any:
-        """The constant weights of a convolution or product whose last output axis is theirs."""
+        """The constant weights, read by nothing else, of a convolution or product whose last output axis is theirs."""
         kind = operation.kind.partition(".")[2]
         constant = self.program.constants.get(operation.inputs[1]) if len(operation.inputs) > 1 else None
         if kind not in _WEIGHTED or constant is None or constant.type.dtype not in ("float32", "float64"):
             return None
+        if constant.nbytes > SMALL and len(self.program.readers[operation.inputs[1]]) > 1:
+            return None  # changed for one reader it would be held twice
         layout = operation.attribute("data_format")
         return None if layout is not None and not layout.value.s.endswith(b"C") else self.bench.array(constant)
 
