@@ -174,16 +174,18 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_every_value_is_sized_or_symbolic(case: Case) -> None:
     for program in (case.program, case.optimised):
         verify(program)
-        assert program.dimensions == ("batch",)
+        assert program.dimensions == case.program.dimensions
+        assert program.dimensions[0] == "batch"
         assert all(given.known for inner in programs(program) for given in inner.types.values())
     assert case.optimised.node_count <= case.program.node_count
 
 
 def test_predict_and_plan_work_and_follow_the_dimension(case: Case) -> None:
     row = prod(case.shape) * 4
-    live = [predict(case.target, bound={"batch": size}).peak.live for size in (100, 1000)]
+    others = {name: int(case.shape[int(name[-1]) - 1]) for name in case.program.dimensions[1:]}  # x_2: what an axis has
+    live = [predict(case.target, bound={"batch": size, **others}).peak.live for size in (100, 1000)]
     assert live[1] - live[0] >= 900 * row  # the input alone grows by this
-    assert plan(case.target, bound={"batch": 64}, time_limit=1).best.peak >= 64 * row
+    assert plan(case.target, bound={"batch": 64, **others}, time_limit=1).best.peak >= 64 * row
 
 
 @pytest.mark.parametrize("size", SIZES)

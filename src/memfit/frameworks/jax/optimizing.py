@@ -68,6 +68,10 @@ class Smaller:
         """Bytes of the constants: a function has no file."""
         return self.program.constant_bytes
 
+    def node_count(self) -> int:
+        """Operations of the new model."""
+        return self.optimized.program.node_count
+
     def compare(self, bound: Mapping[str, int]) -> Compared:
         """Outputs of both at two sizes, compiled as they will be run."""
         original, applied = (self._runner(jax.jit(f)) for f in (self._function, self.applied))

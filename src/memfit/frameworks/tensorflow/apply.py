@@ -61,7 +61,7 @@ class Applied(tf.Module):  # type: ignore[misc]
         flat = tf.nest.flatten(structure, expand_composites=True)
         if len(flat) != len(results):
             return results
-        return tf.nest.pack_sequence_as(structure, [tf.identity(r) for r in results], expand_composites=True)
+        return tf.nest.pack_sequence_as(structure, results, expand_composites=True)
 
     def __call__(self, *arguments: Any) -> Any:
         """The results for tensors or arrays, one for each input."""
@@ -106,7 +106,11 @@ def evaluate(
             known[name] = tf.constant(values.array(constant), dtype=constant.type.dtype)
     known.update(zip(program.inputs, arguments, strict=True))
     for operation in program.operations:
-        made = _perform(operation, [known[name] for name in operation.inputs], values)
+        inputs = [known[name] for name in operation.inputs]
+        if operation.kind == "tf.Identity" and operation.outputs[0] in program.outputs:
+            made = inputs  # every function puts an Identity in front of what it returns
+        else:
+            made = _perform(operation, inputs, values)
         known.update((name, tensor) for name, tensor in zip(operation.outputs, made, strict=True) if name)
     return [known[name] for name in program.outputs]
 

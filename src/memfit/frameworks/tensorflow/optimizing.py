@@ -12,7 +12,7 @@ import tensorflow as tf
 from memfit.errors import TargetError
 from memfit.frameworks.comparing import Compared, compare_calls
 from memfit.frameworks.tensorflow.apply import Applied, Bench
-from memfit.frameworks.tensorflow.capture import Captured
+from memfit.frameworks.tensorflow.capture import Captured, capture
 from memfit.frameworks.tensorflow.rewrites import REWRITES
 from memfit.frameworks.tensorflow.saved_model import folder_bytes, write
 from memfit.frameworks.tensorflow.steps import runner
@@ -38,6 +38,10 @@ class Smaller:
     def before_bytes(self) -> int:
         """Bytes of the model's files; of its constants where it has none."""
         return folder_bytes(self.path) if self.path is not None else self.program.constant_bytes
+
+    def node_count(self) -> int:
+        """Operations of the new model as it is written, with the Identity in front of each result."""
+        return capture(self.applied.signature).program.node_count
 
     def compare(self, bound: Mapping[str, int]) -> Compared:
         """Outputs of both at two sizes."""
@@ -66,9 +70,7 @@ def _positional(captured: Captured) -> Callable[..., Any]:
         given = [tf.convert_to_tensor(a, dtype=t) for a, t in zip(arrays, types, strict=True)]
         if not keywords:
             alike = len(tf.nest.flatten(positional, expand_composites=True)) == len(given)
-            return function(
-                *(tf.nest.pack_sequence_as(positional, given, expand_composites=True) if alike else given)
-            )
+            return function(*(tf.nest.pack_sequence_as(positional, given, expand_composites=True) if alike else given))
         by_name = dict(zip(names, given, strict=True))
         if set(by_name) >= set(keywords):
             return function(**{key: by_name[key] for key in keywords})
