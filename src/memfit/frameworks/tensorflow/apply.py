@@ -55,7 +55,7 @@ class Applied(tf.Module):  # type: ignore[misc]
 
     def _run(self, *arguments: Any) -> Any:
         values = self._captured.values
-        read = {reference: variable.read_value() for reference, variable in self._large.items()}
+        read = {reference: variable.value() for reference, variable in self._large.items()}
         results = evaluate(self._program, list(arguments), values, read)
         structure = self._captured.structured_outputs
         flat = tf.nest.flatten(structure, expand_composites=True)
