@@ -125,10 +125,10 @@ def _into_matrix(sight: Sight, index: int, given: Operation, source: str, scale:
 
 
 def _changeable(sight: Sight, name: str) -> Any:
-    """A weight that may be changed: one that others read too would be held twice, and is left alone unless it is small."""
+    """A weight that may be changed: one that the file's author shared would be held twice, unless it is small."""
     constant = sight.program.constants.get(name)
-    small = constant is not None and constant.nbytes <= SMALL
-    return sight.array(name) if small else _own(sight, name)
+    shared = constant is not None and constant.nbytes > SMALL and name in sight.program.meta.get("shared", ())
+    return None if shared else sight.array(name)
 
 
 def _affine(sight: Sight, index: int, given: Operation, operator: str) -> None:
