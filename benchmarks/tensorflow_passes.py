@@ -16,6 +16,7 @@ runs grappler on every function that it runs, so the last row is what it makes o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -39,6 +40,7 @@ from memfit.ir.program import Program, programs
 
 BATCH = 8
 FOLDING = ["constfold"]
+_COUNT = itertools.count()
 ALL = [
     "pruning", "function", "common_subgraph_elimination", "constfold", "shape", "remap", "arithmetic", "dependency", "loop",
     "memory",
@@ -94,6 +96,19 @@ def as_trained(model: Any) -> Any:
     return model
 
 
+def renamed(graph: Any) -> Any:
+    """A graph whose functions have names of their own: one process knows one function by a name."""
+    names = {f.signature.name: f"{f.signature.name}_{next(_COUNT)}" for f in graph.library.function}
+    for function in graph.library.function:
+        function.signature.name = names[function.signature.name]
+    for node in [*graph.node, *(node for f in graph.library.function for node in f.node_def)]:
+        node.op = names.get(node.op, node.op)
+        for value in node.attr.values():
+            for called in [value.func, *value.list.func] if value.HasField("func") else value.list.func:
+                called.name = names.get(called.name, called.name)
+    return graph
+
+
 def grappler(function: Any, passes: list[str]) -> Any:
     """The frozen function after some of grappler's passes, as a function of the same inputs."""
     from tensorflow.core.protobuf import config_pb2
@@ -108,7 +123,7 @@ def grappler(function: Any, passes: list[str]) -> Any:
     config.graph_options.rewrite_options.optimizers.extend(passes)
     config.graph_options.rewrite_options.min_graph_nodes = -1
     config.graph_options.rewrite_options.meta_optimizer_iterations = 2
-    graph = tf_optimizer.OptimizeGraph(config, meta)
+    graph = renamed(tf_optimizer.OptimizeGraph(config, meta))
     inputs = [tensor.name for tensor in frozen.inputs]
     whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
     return whole.prune([whole.graph.get_tensor_by_name(n) for n in inputs],
