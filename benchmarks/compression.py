@@ -459,10 +459,11 @@ def sentences() -> dict[str, Any]:
     work = Compression(Step(model, calibration, train=False), layers_of(model), seconds=240)
     errors = work.probe(BUDGET_FORMATS)
     work.probe = lambda names: errors  # type: ignore[method-assign]
-    for what in ("int4", 20 << 20, 15 << 20, 12 << 20):
+    requests: list[Any] = ["int8", "int4", "2:4", "bitmap", 20 << 20, 15 << 20, 12 << 20]
+    for what in requests:
         if isinstance(what, str):
-            error = work.measured({layer.name: FORMATS[what] for layer in work.layers})
-            row: dict[str, Any] = {}
+            error = work.measured({layer.name: FORMATS[what] for layer in work.layers}, zeros=0.5)
+            row: dict[str, Any] = {"zeros": 0.5} if what in ("2:4", "bitmap") else {}
         else:
             chosen = work.choose(what, BUDGET_FORMATS)
             error, row = chosen.error, {"budget": what, "gap": chosen.gap, "notes": list(chosen.notes)}
@@ -510,13 +511,15 @@ def digits() -> dict[str, Any]:
 
     out: dict[str, Any] = {"original": {"file_bytes": size(), "accuracy": accuracy()}, "compressed": {}}
     work = Compression(Step(model, x[train[:128]], train=False), layers_of(model), seconds=60)
-    requests: list[Any] = ["int8", "int4", "int2", "2:4", "csr", "bitmap", 200_000, 150_000, 125_000]
+    requests: list[Any] = ["int8", "int4", "int2", "2:4", ("bitmap", 0.5), ("bitmap", 0.8), 200_000, 150_000, 125_000]
     for what in requests:
-        if isinstance(what, str):
-            error = work.measured({layer.name: FORMATS[what] for layer in work.layers}, zeros=0.8)
-        else:
+        if isinstance(what, int):
             error = work.choose(what, BUDGET_FORMATS).error
-        out["compressed"][str(what)] = {"file_bytes": size(), "accuracy": accuracy(), "relative_error": error.relative}
+        else:
+            form, zeros = what if isinstance(what, tuple) else (what, 0.5)
+            error = work.measured({layer.name: FORMATS[form] for layer in work.layers}, zeros=zeros)
+        name = f"{what[0]} {what[1]:.0%} zeros" if isinstance(what, tuple) else str(what)
+        out["compressed"][name] = {"file_bytes": size(), "accuracy": accuracy(), "relative_error": error.relative}
     return out
 
 

@@ -4,7 +4,8 @@ Each side is compiled and run in a process of its own. Temporaries are XLA's own
 growth of resident memory while steps run, and the arguments; seconds are process CPU seconds of a step (median, the first
 left out), the sides one after another in each of --repeats rounds. --budget is on temporaries; what `memfit fit` is given is
 that, arguments, results, and what the step as it is measures beyond XLA's own assignment (packed operands, memory of
-threads), so that the fitted step is verified against measured bytes.
+threads), so that the fitted step is verified against measured bytes, and its loss and every gradient against those of the
+step as it is. The result is written after each round.
 
     python benchmarks/jax_fit.py [--budget 480MiB] [--repeats 3]
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def main() -> None:
     """Fit, run all sides, write the result."""
     import record
 
-    from memfit.api.fitted import fit_target
+    from memfit.api.fitted_jax import fit_jax_target
     from memfit.fitting.verify import run_side
     from memfit.frameworks.jax.compiled import compile_step
     from memfit.frameworks.jax.steps import jax_step
@@ -75,11 +77,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--budget", default="480MiB")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="rounds; the first run of the step as it is counts for one"
-    )
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; what `fit` verifies with is not one of them")
     arguments = parser.parse_args()
     target, worker = f"{Path(__file__).resolve()}:", "memfit.frameworks.jax.worker"
+    begun = time.perf_counter()
+
+    def say(text: str, done: int | None = None, total: int | None = None) -> None:
+        print(f"{time.perf_counter() - begun:6.1f} s  {text}", flush=True)
+
     whole, users = jax_step(step()), jax_step(checkpointed())
     compiled = {
         "as it is": compile_step(whole.whole(), whole.arguments()),
@@ -87,47 +92,52 @@ def main() -> None:
         "jax.checkpoint, lean": compile_step(users.whole(), users.arguments(), lean=True),
     }
     held = compiled["as it is"].arguments + compiled["as it is"].outputs
-    rounds = []
+    beyond = 0
+
+    def budget_of(measured: int) -> int:
+        nonlocal beyond
+        beyond = max(0, measured - compiled["as it is"].peak)
+        return parse_bytes(arguments.budget) + held + beyond
+
+    rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         recipe = str(Path(folder) / "recipe.json")
-        common = {"settings": {}, "steps": 3}
-        first = run_side({**common, "target": target + "step", "mode": "baseline"}, worker=worker)
-        beyond = max(0, first.peak - compiled["as it is"].peak)
-        report = fit_target(target + "step", parse_bytes(arguments.budget) + held + beyond, recipe=recipe, steps=3)
+        report = fit_jax_target(
+            target + "step", step(), budget_of, settings={}, verify=True, needs_baseline=True, recipe=recipe, steps=2,
+            progress=say,
+        )  # fmt: skip
+        requests = {
+            "as it is": {"target": target + "step", "mode": "baseline"},
+            "jax.checkpoint": {"target": target + "checkpointed", "mode": "baseline"},
+            "memfit fit": {"target": target + "step", "mode": "fitted", "recipe": recipe},
+        }
         for number in range(arguments.repeats):
-            sides = {
-                "as it is": run_side({**common, "target": target + "step", "mode": "baseline"}, worker=worker)
-                if number
-                else first,
-                "jax.checkpoint": run_side(
-                    {**common, "target": target + "checkpointed", "mode": "baseline"}, worker=worker
-                ),
-                "memfit fit": run_side(
-                    {**common, "target": target + "step", "mode": "fitted", "recipe": recipe}, worker=worker
-                ),
+            found: dict[str, Any] = {}
+            for name, request in requests.items():
+                say(f"round {number + 1}: {name}")
+                side = run_side({**request, "settings": {}, "steps": 3}, worker=worker)
+                found[name] = {"peak": side.peak, "step_seconds": side.step_seconds}
+            rounds.append(found)
+            print(found, flush=True)
+            ratios = [r["memfit fit"]["step_seconds"] / r["as it is"]["step_seconds"] for r in rounds]
+            result = {
+                "repeats": len(rounds),
+                "budget_of_temporaries": parse_bytes(arguments.budget),
+                "arguments_and_results": held,
+                "measured_beyond_assignment": beyond,
+                "budget": report.budget,
+                "temporaries": {
+                    **{name: side.temporaries for name, side in compiled.items()},
+                    "memfit fit": report.fitted.projected_peak - held,
+                },
+                "rounds": rounds,
+                "time_ratio": {"median": statistics.median(ratios), "spread": max(ratios) - min(ratios)},
+                "levers": [lever.to_json() for lever in report.levers],
+                "verified": report.verified,
+                "plan_seconds": report.plan_seconds,
+                "seconds": time.perf_counter() - begun,
             }
-            rounds.append(
-                {name: {"peak": side.peak, "step_seconds": side.step_seconds} for name, side in sides.items()}
-            )
-            print(rounds[-1], flush=True)
-    ratios = [r["memfit fit"]["step_seconds"] / r["as it is"]["step_seconds"] for r in rounds]
-    result = {
-        "repeats": arguments.repeats,
-        "budget_of_temporaries": parse_bytes(arguments.budget),
-        "arguments_and_results": held,
-        "measured_beyond_assignment": beyond,
-        "budget": report.budget,
-        "temporaries": {
-            **{name: side.temporaries for name, side in compiled.items()},
-            "memfit fit": report.fitted.projected_peak - held,
-        },
-        "rounds": rounds,
-        "time_ratio": {"median": statistics.median(ratios), "spread": max(ratios) - min(ratios)},
-        "levers": [lever.to_json() for lever in report.levers],
-        "verified": report.verified,
-        "plan_seconds": report.plan_seconds,
-    }
-    print(record.write("jax-fit", result))
+            print(record.write("jax-fit", result))
 
 
 if __name__ == "__main__":

@@ -246,6 +246,8 @@ def test_a_folder_without_calibration_has_no_budget(tmp_path: Path) -> None:
         compress("m", budget="1MiB")
     with pytest.raises(TargetError, match=r"config\.json"):
         compress("m", quantize="int4")
+    with pytest.raises(TargetError, match="metric"):
+        compress("m", quantize="int4", metric="judges.py:accuracy")
 
 
 def test_a_budget_names_the_smallest(tmp_path: Path) -> None:

@@ -113,6 +113,42 @@ def test_optimised_files_run_in_torch_with_open_axes(network: Path, loop: Path, 
     assert not {"aten.batch_norm.default", "aten.dropout.default"} & set(kinds)
 
 
+class Normalised(torch.nn.Module):
+    """Rows and sequences behind a product, and two convolutions that share their weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.other = torch.nn.Linear(8, 6), torch.nn.Linear(8, 6)
+        self.rows, self.sequence = torch.nn.BatchNorm1d(6), torch.nn.BatchNorm1d(5)
+        self.shared = torch.nn.Parameter(torch.randn(24, 3, 3, 3))
+        self.first, self.second = torch.nn.BatchNorm2d(24), torch.nn.BatchNorm2d(24)
+        generator = torch.Generator().manual_seed(1)
+        for module in (self.rows, self.sequence, self.first, self.second):
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.is_floating_point():
+                    tensor.data = torch.rand(tensor.shape, generator=generator) + 0.5
+
+    def forward(self, x: Any, y: Any, image: Any) -> Any:
+        convolved = [torch.conv2d(image, self.shared, stride=stride) for stride in (1, 2)]
+        return (
+            self.rows(self.linear(x)),
+            self.sequence(self.other(y)),
+            self.first(convolved[0]),
+            self.second(convolved[1]),
+        )
+
+
+def test_normalisation_goes_into_weights_that_nothing_else_reads(tmp_path: Path) -> None:
+    inputs = (torch.randn(4, 8), torch.randn(4, 5, 8), torch.randn(4, 3, 7, 7))
+    path = saved(tmp_path / "m.pt2", Normalised(), inputs, None)
+    report = optimize(path, output=tmp_path / "small.pt2")
+    assert report.after.constants <= report.before.constants
+    assert report.max_error is not None
+    assert 0 < report.max_error <= 1e-5
+    kinds = [op.kind for op in program_of(tmp_path / "small.pt2").operations]
+    assert kinds.count("aten.batch_norm.default") == 3  # not of the rows
+
+
 def test_writing_in_place_goes_and_comes_again(network: Path) -> None:
     program = captured_file(network).program
     plain, why = functional(program)

@@ -70,6 +70,38 @@ def test_a_convolution_that_two_read_keeps_its_values(tmp_path: Path) -> None:
     assert optimised(made, tmp_path)["BatchNormalization"] == 1
 
 
+@pytest.mark.parametrize(
+    "product",
+    [node("MatMul", "x w", "a"), node("Gemm", "x w c", "a"), node("Gemm", "x u c", "a", transB=1)],
+    ids=["product", "with bias", "turned"],
+)
+def test_normalisation_goes_into_a_product_of_matrices(tmp_path: Path, product: Any) -> None:
+    nodes = [product, node("BatchNormalization", "a Ns Nb Nm Nv", "d"), node("Relu", "d", "y")]
+    given = {"w": weights(8, 5), "u": weights(5, 8), "c": weights(5), **norm("N")}
+    constants = {name: array for name, array in given.items() if any(name in n.input for n in nodes)}
+    made = model(nodes, [value("x", ["n", 8])], [value("y", ["n", 5])], constants)
+    assert optimised(made, tmp_path, 1e-5) == {"Gemm": 1, "Relu": 1}
+
+
+def test_a_product_with_a_factor_keeps_its_normalisation(tmp_path: Path) -> None:
+    nodes = [node("Gemm", "x w c", "a", alpha=0.5), node("BatchNormalization", "a Ns Nb Nm Nv", "y")]
+    constants = {"w": weights(8, 5), "c": weights(5), **norm("N")}
+    made = model(nodes, [value("x", ["n", 8])], [value("y", ["n", 5])], constants)
+    assert optimised(made, tmp_path)["BatchNormalization"] == 1
+
+
+def test_a_weight_that_two_convolutions_share_is_not_held_twice(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "a"), node("BatchNormalization", "a Ns Nb Nm Nv", "d"), node("Conv", "d k", "e"),
+        node("BatchNormalization", "e Ms Mb Mm Mv", "y"), node("Conv", "x w", "g", strides=[2, 2]),
+        node("BatchNormalization", "g Ms Mb Mm Mv", "z"),
+    ]  # fmt: skip
+    constants = {"w": weights(16, 3, 3, 3), "k": weights(16, 16, 3, 3), **norm("N", 16), **norm("M", 16)}
+    outputs = [value("y", ["n", 16, 4, 4]), value("z", ["n", 16, 3, 3])]
+    made = model(nodes, [IMAGE], outputs, constants)
+    assert optimised(made, tmp_path, 1e-5) == {"Conv": 3, "BatchNormalization": 2}
+
+
 def test_a_pad_that_is_not_zero_or_pads_channels_stays(tmp_path: Path) -> None:
     nodes = [node("Pad", "x pads one", "p"), node("Conv", "p w", "y")]
     constants = {

@@ -131,6 +131,46 @@ def test_normalisation_goes_into_the_convolution() -> None:
     )
 
 
+def test_a_kernel_that_two_convolutions_share_is_not_held_twice() -> None:
+    generator = np.random.default_rng(0)
+    kernel = tf.constant(generator.standard_normal((3, 3, 2, 32)).astype(np.float32))
+    scales = [tf.constant(generator.uniform(0.5, 1.5, 32).astype(np.float32)) for _ in range(2)]
+    found = captured(
+        lambda x: [tf.nn.conv2d(x, kernel, stride, "SAME") * s for stride, s in zip((1, 2), scales, strict=True)],
+        tf.TensorSpec((None, 6, 6, 2)),
+    )
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert smaller.constant_bytes <= found.program.constant_bytes
+    assert [op.kind for op in smaller.operations].count("tf.Mul") == 2
+
+
+@pytest.mark.parametrize("layer", ["Conv2D", "DepthwiseConv2D"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_zeros_around_an_image_are_the_convolutions_own_padding(layer: str, value: float) -> None:
+    made = getattr(keras.layers, layer)(**({"filters": 3} if layer == "Conv2D" else {}), kernel_size=3, strides=2)
+    made.build((None, 9, 12, 2))
+    around = [[0, 0], [1, 0], [2, 3], [0, 0]]
+    found = captured(lambda x: made(tf.pad(x, around, constant_values=value)), tf.TensorSpec((None, 8, 7, 2)))
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert any(op.kind.startswith("tf.Pad") for op in smaller.operations) == (value != 0)
+    x = np.random.default_rng(0).standard_normal((3, 8, 7, 2)).astype(np.float32)
+    wanted = made(tf.pad(x, around, constant_values=value))
+    np.testing.assert_allclose(np.asarray(Applied(found, smaller)(x)), np.asarray(wanted), rtol=1e-5, atol=1e-6)
+    assert totals(smaller, {"batch": 3})[0] < totals(found.program, {"batch": 3})[0] or value
+
+
+def test_bodies_return_without_an_operation_of_their_own() -> None:
+    found = captured(loop, tf.TensorSpec((None, 8)))
+    again = capture(Applied(found).signature, "again").program
+    assert [sum(op.kind == "tf.Identity" for op in p.operations) for p in programs(again)] == [1, 0, 0]
+    random = captured(
+        lambda x: tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a + tf.random.uniform((8,))), (0, x))[1],
+        tf.TensorSpec((None, 8)),
+    )
+    first, second = (np.asarray(Applied(random)(np.zeros((2, 8), np.float32))) for _ in range(2))
+    assert (first != second).any()
+
+
 def test_a_clamped_size_is_no_constant() -> None:
     function = lambda x: tf.reshape(tf.tile(x[: tf.minimum(tf.shape(x)[0], 64)], [2, 1]), [-1, 8])  # noqa: E731
     traced = tf.function(function).get_concrete_function(tf.TensorSpec((None, 8)))

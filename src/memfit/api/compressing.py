@@ -154,6 +154,11 @@ def _compress_torch(
     check_writable(out)
     check_writable(out.with_suffix(".json"))
     if folder is not None and calibration is None:
+        if metric is not None:
+            raise TargetError(
+                name, "a metric is told of the model before and after, and a folder without inputs is never loaded whole",
+                "--calibration file.py:function that returns the model's inputs",
+            )  # fmt: skip
         return _stream(folder, want, out, say, began)
     step, source, here = _step_of(name, folder, calibration, settings)
     layers = layers_of(step.model)

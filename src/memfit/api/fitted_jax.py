@@ -68,9 +68,10 @@ def fit_jax_target(
             request["dump"] = str(Path(folder) / "baseline.npz")
             baseline = verification.run_side(request, worker=_WORKER)
         allowed = limit = budget_of(baseline.peak if baseline else 0)
+        compiled: dict[Any, Any] = {}
         for attempt in range(_TRIES):
             begun = time.perf_counter()
-            choice = fit_step(whole, limit, progress)
+            choice = fit_step(whole, limit, progress, compiled)
             planning += time.perf_counter() - begun
             versions = {"jax": version("jax"), "python": platform.python_version()}
             Recipe(target, settings, allowed, "jax", options=choice.to_json(), versions=versions).save(path)

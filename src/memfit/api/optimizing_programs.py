@@ -35,6 +35,9 @@ class SmallerModel(Protocol):
     def before_bytes(self) -> int:
         """Bytes of the original's files."""
 
+    def node_count(self) -> int:
+        """Operations of the new model, as it is written."""
+
     def compare(self, bound: Mapping[str, int]) -> Compared:
         """Outputs of both on the same inputs."""
 
@@ -61,8 +64,11 @@ def optimize_other(
     program, new = found.program, found.optimized.program
     sizes = numbers_for(program, bound, default=SIZE)
     before, after = (
-        ModelFigures(p.node_count, nbytes, p.constant_bytes, projected_peak(p, sizes))
-        for p, nbytes in ((program, found.before_bytes()), (new, written))
+        ModelFigures(nodes, nbytes, p.constant_bytes, projected_peak(p, sizes))
+        for p, nodes, nbytes in (
+            (program, program.node_count, found.before_bytes()),
+            (new, found.node_count(), written),
+        )
     )
     notes: tuple[str, ...] = ()
     if found.optimized.refused:

@@ -13,7 +13,7 @@ from memfit.ir.ops.table import facts
 from memfit.ir.program import Operation, Program
 from memfit.passes.workbench import Rewriting, Workbench
 
-_NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1, "Pow": 1}
+_NEUTRAL = {"Add": 0, "BiasAdd": 0, "Sub": 0, "Mul": 1, "Div": 1, "Pow": 1}
 _RESHAPING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice", "Pad", "Cast",
                         "CastLike", "Concat", "Sum", "Mean", "Max", "Min", "Dropout", "Resize"))  # fmt: skip
 

@@ -50,29 +50,36 @@ class _Search:
     step: JaxStep
     budget: int
     say: Say
+    known: dict[tuple[bool, Recompute], Compiled]
     lean: bool = False
     tried: list[tuple[str, int]] = field(default_factory=list)
 
     def compile(self, what: str, captured: Capture | None, choice: Recompute) -> Compiled:
-        """One candidate, compiled."""
-        self.say(f"compiling: {what}", None, None)
-        forward = recomputing(captured, choice) if captured is not None else None
-        found = compile_step(self.step.whole(forward), self.step.arguments(), lean=self.lean)
+        """One candidate, compiled; one that was compiled before is taken as it is."""
+        key = (self.lean, choice)
+        if key not in self.known:
+            self.say(f"compiling: {what}", None, None)
+            forward = recomputing(captured, choice) if captured is not None else None
+            self.known[key] = compile_step(self.step.whole(forward), self.step.arguments(), lean=self.lean)
+        found = self.known[key]
         self.tried.append((what, found.peak))
         return found
 
 
-def fit_step(step: JaxStep, budget: int, say: Say | None = None) -> JaxChoice:
+def fit_step(
+    step: JaxStep, budget: int, say: Say | None = None, known: dict[tuple[bool, Recompute], Compiled] | None = None
+) -> JaxChoice:  # fmt: skip
     """The choice for ``step``: the first candidate, in order of cost, that keeps the budget as compiled.
 
     Args:
         budget: bytes of arguments, results and temporaries together.
+        known: candidates compiled by earlier calls for the same step; what this call compiles is added.
 
     Raises:
         BudgetError: no candidate keeps it; ``needed`` is the least that one reached.
         CaptureError: the step cannot be traced.
     """
-    search = _Search(step, budget, say or (lambda text, done, total: None))
+    search = _Search(step, budget, say or (lambda text, done, total: None), {} if known is None else known)
     default = plain = search.compile("the step as it is", None, Recompute())
     if plain.peak > budget and can_be_lean():
         search.lean = True

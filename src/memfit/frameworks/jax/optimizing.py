@@ -57,8 +57,8 @@ class Smaller:
         self, step: Step, name: str, bound: Mapping[str, int], reorder: bool, progress: Callable[[str], None] | None
     ) -> None:
         whole = jax_step(step, name)
-        self._arguments = whole.arguments()
-        self.captured: Capture = capture(whole.whole(), self._arguments, name=name)
+        self._function, self._arguments = whole.whole(), whole.arguments()
+        self.captured: Capture = capture(self._function, self._arguments, name=name)
         self.program = self.captured.program
         bench = Bench(self.captured.values)
         self.optimized = optimize_program(self.program, bench, bound=bound, reorder=reorder, progress=progress)
@@ -68,10 +68,14 @@ class Smaller:
         """Bytes of the constants: a function has no file."""
         return self.program.constant_bytes
 
+    def node_count(self) -> int:
+        """Operations of the new model."""
+        return self.optimized.program.node_count
+
     def compare(self, bound: Mapping[str, int]) -> Compared:
-        """Outputs of both at two sizes."""
-        original = apply(self.captured)
-        return compare_calls(self.program, self._runner(original), self._runner(self.applied), bound)
+        """Outputs of both at two sizes, compiled as they will be run."""
+        original, applied = (self._runner(jax.jit(f)) for f in (self._function, self.applied))
+        return compare_calls(self.program, original, applied, bound)
 
     def _runner(self, function: Callable[..., Any]) -> Callable[..., list[Any]]:
         def call(*leaves: Any) -> list[Any]:

@@ -62,7 +62,10 @@ def program_of_file(path: str | Path) -> Program:
 
 
 def capture_model(model: Any, path: Path | None = None) -> Captured:
-    """As ``capture``, of a ModelProto in memory (``path``: the folder its external weights lie in, and its name)."""
+    """As ``capture``, of a ModelProto in memory (``path``: the folder its external weights lie in, and its name).
+
+    ``meta["shared"]`` of the Program: constants that several operations of the file read under one name.
+    """
     weights = Weights(path)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     name = str(path) if path is not None else model.graph.name or "model"
@@ -75,7 +78,9 @@ def capture_model(model: Any, path: Path | None = None) -> Captured:
         "outputs": {o.name: o.SerializeToString() for o in model.graph.output},
         "inputs": {i.name: i.SerializeToString() for i in model.graph.input if i.name not in fixed},
     }  # fmt: skip
-    untyped = replace(_graph(model.graph, weights), name=name, meta=meta)
+    bare = _graph(model.graph, weights)
+    shared = frozenset(constant for constant in bare.constants if len(bare.readers.get(constant, ())) > 1)
+    untyped = replace(bare, name=name, meta={**meta, "shared": shared})
     program = infer_types(untyped, weights)
     verify(program, where=name)
     return Captured(program, weights)

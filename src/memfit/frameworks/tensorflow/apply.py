@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import ops
+from tensorflow.python.framework import func_graph, ops
+from tensorflow.python.ops import control_flow_util_v2
 
 from memfit.frameworks.tensorflow.capture import BRANCHES, LOOPS, Captured
 from memfit.frameworks.tensorflow.graph_building import added
 from memfit.frameworks.tensorflow.values import Values
-from memfit.ir.program import Operation, Program
+from memfit.ir.program import Operation, Program, programs
 
 INSIDE = 4096
 """Bytes up to which a constant stands in the graph itself."""
@@ -55,13 +56,13 @@ class Applied(tf.Module):  # type: ignore[misc]
 
     def _run(self, *arguments: Any) -> Any:
         values = self._captured.values
-        read = {reference: variable.read_value() for reference, variable in self._large.items()}
+        read = {reference: variable.value() for reference, variable in self._large.items()}
         results = evaluate(self._program, list(arguments), values, read)
         structure = self._captured.structured_outputs
         flat = tf.nest.flatten(structure, expand_composites=True)
         if len(flat) != len(results):
             return results
-        return tf.nest.pack_sequence_as(structure, [tf.identity(r) for r in results], expand_composites=True)
+        return tf.nest.pack_sequence_as(structure, results, expand_composites=True)
 
     def __call__(self, *arguments: Any) -> Any:
         """The results for tensors or arrays, one for each input."""
@@ -106,7 +107,11 @@ def evaluate(
             known[name] = tf.constant(values.array(constant), dtype=constant.type.dtype)
     known.update(zip(program.inputs, arguments, strict=True))
     for operation in program.operations:
-        made = _perform(operation, [known[name] for name in operation.inputs], values)
+        inputs = [known[name] for name in operation.inputs]
+        if operation.kind == "tf.Identity" and operation.outputs[0] in program.outputs:
+            made = inputs  # tf.function puts an Identity in front of what it returns by itself
+        else:
+            made = _perform(operation, inputs, values)
         known.update((name, tensor) for name, tensor in zip(operation.outputs, made, strict=True) if name)
     return [known[name] for name in program.outputs]
 
@@ -123,10 +128,20 @@ def _perform(operation: Operation, inputs: list[Any], values: Values) -> list[An
 
 
 def _body(body: Program, given: list[Any], shapes: list[Any], values: Values) -> Any:
-    """A body as a concrete function of arguments like ``given``."""
+    """A body as a function of arguments like ``given``.
+
+    What ``tf.function`` makes has an Identity in front of every result, there to wait for what has effects; where nothing
+    in the body has any, the bare graph is the function.
+    """
     specifications = [tf.TensorSpec(shape, t.dtype) for shape, t in zip(shapes, given, strict=True)]
-    return tf.function(lambda *a: evaluate(body, list(a), values), autograph=False).get_concrete_function(
-        *specifications
+
+    def run(*arguments: Any) -> list[Any]:
+        return evaluate(body, list(arguments), values)
+
+    if any(operation.attribute("stateful") for inner in programs(body) for operation in inner.operations):
+        return tf.function(run, autograph=False).get_concrete_function(*specifications)
+    return func_graph.func_graph_from_py_func(
+        f"body_{ops.uid()}", run, specifications, {}, add_control_dependencies=False
     )
 
 
@@ -180,9 +195,8 @@ def _with_functions(
     for key, function in functions.items():
         value = attr_value_pb2.AttrValue()
         for one in function if isinstance(function, list) else [function]:
-            one.add_to_graph(graph)
             target = value.list.func.add() if isinstance(function, list) else value.func
-            target.name = one.name if isinstance(one.name, str) else one.name.decode()
+            target.name = _added_to(graph, one)
         changed[key] = value
     for key, entries in lists.items():
         value = attr_value_pb2.AttrValue()
@@ -195,6 +209,14 @@ def _with_functions(
         changed[key] = value
     changed["_lower_using_switch_merge"] = attr_value_pb2.AttrValue(b=True)
     return added(operation, inputs, changed)
+
+
+def _added_to(graph: Any, function: Any) -> str:
+    """The name of a body's function, which the graph knows from now on."""
+    if isinstance(function, func_graph.FuncGraph):
+        return str(control_flow_util_v2.create_new_tf_function(function))
+    function.add_to_graph(graph)
+    return function.name if isinstance(function.name, str) else str(function.name.decode())
 
 
 class Bench:

@@ -55,12 +55,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Captured:
-    """``program`` (untyped until ``sizes``), the values behind it, and the form of arguments and results."""
+    """``program`` (untyped until ``sizes``), the values behind it, the form of arguments and results, and ``function``,
+    which was captured."""
 
     program: Program
     values: Values
     structured_inputs: Any
     structured_outputs: Any
+    function: Any
     names: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,7 +95,7 @@ def capture(function: Any, name: str = "") -> Captured:
         tuple(inputs), tuple(outputs), tuple(level.operations), level.types, level.constants, name or "function",
         {"labels": {own: own for own in inputs}, "categories": dict(writer.categories)},
     )  # fmt: skip
-    return Captured(program, writer.values, function.structured_input_signature, function.structured_outputs)
+    return Captured(program, writer.values, function.structured_input_signature, function.structured_outputs, function)
 
 
 def _shape(tensor: Any) -> Any:

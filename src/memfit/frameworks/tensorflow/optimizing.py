@@ -12,9 +12,9 @@ import tensorflow as tf
 from memfit.errors import TargetError
 from memfit.frameworks.comparing import Compared, compare_calls
 from memfit.frameworks.tensorflow.apply import Applied, Bench
-from memfit.frameworks.tensorflow.capture import Captured
+from memfit.frameworks.tensorflow.capture import Captured, capture
 from memfit.frameworks.tensorflow.rewrites import REWRITES
-from memfit.frameworks.tensorflow.saved_model import folder_bytes, is_saved_model, load, write
+from memfit.frameworks.tensorflow.saved_model import folder_bytes, write
 from memfit.frameworks.tensorflow.steps import runner
 from memfit.passes.exact import optimize_program
 
@@ -39,11 +39,13 @@ class Smaller:
         """Bytes of the model's files; of its constants where it has none."""
         return folder_bytes(self.path) if self.path is not None else self.program.constant_bytes
 
+    def node_count(self) -> int:
+        """Operations of the new model as it is written, with the Identity in front of each result."""
+        return capture(self.applied.signature).program.node_count
+
     def compare(self, bound: Mapping[str, int]) -> Compared:
         """Outputs of both at two sizes."""
-        before: Any = Applied(self.captured)
-        if self.path is not None and is_saved_model(self.path):
-            before = _positional(load(self.path), self.captured)
+        before = _positional(self.captured)
         return compare_calls(self.program, runner(self.captured, before), runner(self.captured, self.applied), bound)
 
     def write(self, output: str | None) -> int:
@@ -56,16 +58,19 @@ class Smaller:
             return write(self.applied, Path(folder) / "model")
 
 
-def _positional(function: Any, captured: Captured) -> Callable[..., Any]:
-    """A signature called with its inputs in order."""
+def _positional(captured: Captured) -> Callable[..., Any]:
+    """The function that was captured, called with its inputs in order."""
+    function = captured.function
     names = [tensor.op.name for tensor in function.inputs[: len(captured.program.inputs)]]
-    keywords = list(function.structured_input_signature[1])
+    positional, keywords = function.structured_input_signature
+    keywords = list(keywords)
 
     def call(*arrays: Any) -> Any:
         types = [captured.program.types[name].dtype for name in captured.program.inputs]
         given = [tf.convert_to_tensor(a, dtype=t) for a, t in zip(arrays, types, strict=True)]
         if not keywords:
-            return function(*given)
+            alike = len(tf.nest.flatten(positional, expand_composites=True)) == len(given)
+            return function(*(tf.nest.pack_sequence_as(positional, given, expand_composites=True) if alike else given))
         by_name = dict(zip(names, given, strict=True))
         if set(by_name) >= set(keywords):
             return function(**{key: by_name[key] for key in keywords})

@@ -3,6 +3,7 @@
 shapes    whole numbers that follow from sizes alone become constants; the target of a reshape too, one size left open
 affine    a convolution or product by constant weights takes over the scaling and the bias behind it, as a batch
           normalisation at inference is written: w*s and b*s + t are computed once (equal up to rounding)
+pads      zeros put around images are the convolution's own padding: no larger image is made (the same bits)
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
+from memfit.frameworks.tensorflow.capture import Message
 from memfit.ir.program import Operation, Program
+from memfit.passes.fold import SMALL
 from memfit.passes.workbench import Pass, Rewriting, Workbench
 
 _WEIGHTED = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2")
@@ -93,11 +97,13 @@ class _Affine:
         return np.broadcast_to(np.asarray(self.bench.array(constant), np.float64).reshape(-1), (channels,))
 
     def _weights(self, operation: Operation) -> Any:
-        """The constant weights of a convolution or product whose last output axis is theirs."""
+        """The constant weights, read by nothing else, of a convolution or product whose last output axis is theirs."""
         kind = operation.kind.partition(".")[2]
         constant = self.program.constants.get(operation.inputs[1]) if len(operation.inputs) > 1 else None
         if kind not in _WEIGHTED or constant is None or constant.type.dtype not in ("float32", "float64"):
             return None
+        if constant.nbytes > SMALL and len(self.program.readers[operation.inputs[1]]) > 1:
+            return None  # changed for one reader it would be held twice
         layout = operation.attribute("data_format")
         return None if layout is not None and not layout.value.s.endswith(b"C") else self.bench.array(constant)
 
@@ -200,4 +206,44 @@ class _Affine:
         self.touched.update((index, at))
 
 
-REWRITES: tuple[tuple[str, Pass], ...] = (("shapes", shapes), ("affine", affine))
+_PADDED = ("Conv2D", "DepthwiseConv2dNative")
+
+
+def pads(program: Program, bench: Workbench) -> Program:
+    """``program`` with zeros around images put by the convolutions that alone read them."""
+    work = Rewriting(program)
+    for index, operation in enumerate(program.operations):
+        source = operation.inputs[0] if operation.inputs else ""
+        at = program.producer.get(source)
+        if operation.kind.partition(".")[2] not in _PADDED or at is None or program.readers[source] != (index,):
+            continue
+        wanted = None if source in work.outputs else _explicit(operation, program.operations[at], program, bench)
+        if wanted is None:
+            continue
+        explicit = AttrValue(list=AttrValue.ListValue(i=wanted))
+        attributes = dict(operation.attributes) | {
+            "padding": Message(AttrValue(s=b"EXPLICIT").SerializeToString(deterministic=True)),
+            "explicit_paddings": Message(explicit.SerializeToString(deterministic=True)),
+        }
+        inputs = (program.operations[at].inputs[0], *operation.inputs[1:])
+        work.replace(at)
+        work.replace(index, replace(operation, inputs=inputs, attributes=tuple(sorted(attributes.items()))))
+    return work.done()
+
+
+def _explicit(convolution: Operation, before: Operation, program: Program, bench: Workbench) -> list[int] | None:
+    """What ``explicit_paddings`` is where the convolution also does the Pad ``before`` it; None where it cannot."""
+    kind = before.kind.partition(".")[2]
+    layout, own = convolution.attribute("data_format"), convolution.attribute("padding")
+    if kind not in ("Pad", "PadV2") or layout is None or layout.value.s != b"NHWC" or own.value.s != b"VALID":
+        return None
+    constants = [program.constants.get(name) for name in before.inputs[1:]]
+    if any(constant is None for constant in constants):
+        return None
+    rows, *filled = (np.asarray(bench.array(constant)) for constant in constants if constant is not None)
+    if rows.shape != (4, 2) or (rows < 0).any() or rows[[0, 3]].any() or any((value != 0).any() for value in filled):
+        return None
+    return [int(number) for number in rows.reshape(-1)]
+
+
+REWRITES: tuple[tuple[str, Pass], ...] = (("shapes", shapes), ("affine", affine), ("pads", pads))

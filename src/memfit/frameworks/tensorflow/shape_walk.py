@@ -23,6 +23,8 @@ from memfit.ir.program import SEQUENCE, Operation, Program, Type
 _SMALL = 4096
 _FEW = 8
 _TURNS = 64
+_KEEPS_SCRATCH = ("FusedBatchNormV3", "_FusedBatchNormEx")
+"""Operators with a result without a shape function: what their own backward kernel wants back; on a CPU one number."""
 
 
 class UnsizedError(Exception):
@@ -171,6 +173,8 @@ class Walk:
         """A tensor whose sizes that depend on data are their largest."""
         if tensor.shape.is_fully_defined() or tensor.dtype in (tf.variant, tf.resource):
             return tensor
+        if tensor.shape.rank is None and kind in _KEEPS_SCRATCH:
+            return tf.compat.v1.placeholder(tensor.dtype, ())
         if tensor.shape.rank is None:
             raise UnsizedError(operation)
         largest = _largest(kind, operation, inputs)

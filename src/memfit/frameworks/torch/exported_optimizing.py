@@ -67,6 +67,10 @@ class Smaller:
         """Bytes of the model's file; of its constants where it has none."""
         return self.captured.file.path.stat().st_size if self._has_file else self.program.constant_bytes
 
+    def node_count(self) -> int:
+        """Operations of the new model."""
+        return self.optimized.program.node_count
+
     def compare(self, bound: Mapping[str, int]) -> Compared:
         """Outputs of both at two sizes."""
         original = Applied(self.captured, self.program, self.values).eval()

@@ -2,6 +2,7 @@
 
 dropout(x, p, False), to(x, same type), clone of what is made here    ->   x
 batch_norm(conv(x, w, b), ...) at inference        ->   conv(x, w', b')      reassociating: sums in another order
+batch_norm(linear(x, w, b), ...) of rows            ->   linear(x, w', b')    the same
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from memfit.frameworks.torch.exported_apply import Bench
 from memfit.frameworks.torch.exported_arguments import Ref
 from memfit.ir.ops.table import facts
 from memfit.ir.program import Operation, Program
+from memfit.passes.fold import SMALL
 from memfit.passes.workbench import Pass, Rewriting, Workbench
 
 _OFF = ("dropout.default", "feature_dropout.default", "alpha_dropout.default", "feature_alpha_dropout.default")
@@ -22,6 +24,7 @@ _SAME = ("to.dtype", "to.dtype_layout", "to.device", "_to_copy.default", "type_a
          "detach.default", "alias.default", "contiguous.default", "detach_copy.default")  # fmt: skip
 _NORM = "aten.batch_norm.default"
 _CONVOLUTIONS = tuple(f"aten.conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding"))
+_LINEAR = "aten.linear.default"
 
 
 def drop_nothing(program: Program, bench: Workbench) -> Program:
@@ -42,8 +45,8 @@ def drop_nothing(program: Program, bench: Workbench) -> Program:
     return work.done()
 
 
-def norm_into_convolution(program: Program, bench: Workbench) -> Program:
-    """``program`` with batch normalisation at inference folded into the convolution before it. Reassociating."""
+def norm_into_weights(program: Program, bench: Workbench) -> Program:
+    """``program`` with batch normalisation at inference folded into the convolution or product before it. Reassociating."""
     assert isinstance(bench, Bench)
     work = Rewriting(program)
     for index, operation in enumerate(program.operations):
@@ -53,8 +56,11 @@ def norm_into_convolution(program: Program, bench: Workbench) -> Program:
         if maker is None or len(program.readers[operation.inputs[0]]) != 1 or operation.inputs[0] in work.outputs:
             continue
         before = program.operations[maker]
-        if before.kind not in _CONVOLUTIONS or before.inputs[1] not in program.constants:
+        rows = before.kind == _LINEAR and len(program.types[operation.outputs[0]].shape or ()) == 2
+        if not (rows or before.kind in _CONVOLUTIONS) or before.inputs[1] not in program.constants:
             continue
+        if program.constants[before.inputs[1]].nbytes > SMALL and len(program.readers[before.inputs[1]]) > 1:
+            continue  # changed for one reader the weight would be held twice
         found = _folded(program, before, operation, bench)
         if found is None:
             continue
@@ -107,4 +113,4 @@ def _folded(
     return new.to(weight.dtype), shift.to(weight.dtype)
 
 
-REWRITES: tuple[tuple[str, Pass], ...] = (("no-ops of PyTorch", drop_nothing), ("normalisation", norm_into_convolution))
+REWRITES: tuple[tuple[str, Pass], ...] = (("no-ops of PyTorch", drop_nothing), ("normalisation", norm_into_weights))

@@ -1,6 +1,7 @@
 """Scales and shifts folded into the weights of the linear operator before them; pads into convolutions; MatMul + Add to Gemm.
 
     Conv -> BatchNormalization, Mul, Div, Add, Sub by a constant per channel     one Conv with other weights
+    Gemm, MatMul of matrices -> BatchNormalization                               one Gemm with other weights
     BatchNormalization -> Mul, Add ... by a constant per channel                 one BatchNormalization
     Pad with zeros -> Conv                                                       Conv with pads
     MatMul -> [Add] -> views -> Mul by one number                                the number goes into weight and bias
@@ -19,6 +20,7 @@ import numpy as np
 
 from memfit.frameworks.onnx.rewrites.matching import Sight, operation
 from memfit.ir.program import Operation, Program
+from memfit.passes.fold import SMALL
 from memfit.passes.workbench import Workbench
 
 _FLOATS = frozenset(("float32", "float64"))
@@ -63,8 +65,8 @@ def _channel_constants(sight: Sight, given: Operation) -> tuple[Any, Any] | None
 
 def _normalised(sight: Sight, index: int, given: Operation) -> None:
     factors = _channel_constants(sight, given)
-    if factors is not None:
-        _into_convolution(sight, index, given, given.inputs[0], *factors)
+    if factors is not None and not _into_convolution(sight, index, given, given.inputs[0], *factors):
+        _into_matrix(sight, index, given, given.inputs[0], *factors)
 
 
 def _into_convolution(sight: Sight, index: int, given: Operation, source: str, scale: Any, shift: Any) -> bool:
@@ -72,7 +74,7 @@ def _into_convolution(sight: Sight, index: int, given: Operation, source: str, s
     before = sight.maker(source, "Conv")
     if before is None or not sight.alone(source):
         return False
-    weight = _own_or_shared(sight, before.inputs[1])
+    weight = _changeable(sight, before.inputs[1])
     if weight is None or sight.dtype(before.inputs[1]) not in _FLOATS:
         return False
     bias_name = before.inputs[2] if len(before.inputs) > 2 else ""
@@ -93,9 +95,40 @@ def _into_convolution(sight: Sight, index: int, given: Operation, source: str, s
     return True
 
 
-def _own_or_shared(sight: Sight, name: str) -> Any:
-    """A weight that may be changed: read once, or so often that merged copies of it are no loss that matters here."""
-    return sight.array(name)
+def _into_matrix(sight: Sight, index: int, given: Operation, source: str, scale: Any, shift: Any) -> bool:
+    """Put ``scale`` and ``shift`` per column into the product of matrices that makes ``source``."""
+    before = sight.maker(source, "Gemm", "MatMul")
+    if before is None or not sight.alone(source) or len(sight.shape(source) or ()) != 2:
+        return False
+    if any(before.attribute(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        return False
+    weight = _changeable(sight, before.inputs[1])
+    if weight is None or weight.ndim != 2 or sight.dtype(before.inputs[1]) not in _FLOATS:
+        return False
+    bias_name = before.inputs[2] if len(before.inputs) > 2 else ""
+    bias = sight.array(bias_name) if bias_name else np.zeros(1)
+    columns = weight.shape[0 if before.attribute("transB", 0) else 1]
+    if bias is None or bias.size not in (1, columns) or bias.shape[:-1] not in ((), (1,)):
+        return False
+    factors = np.broadcast_to(scale, (columns,))
+    wide = np.asarray(weight, np.float64)
+    new = wide * (factors[:, None] if before.attribute("transB", 0) else factors)
+    moved = np.asarray(bias, np.float64).reshape(-1) * factors + shift
+    names = (
+        before.inputs[0],
+        sight.numbers(new.astype(weight.dtype), before.inputs[1]),
+        sight.numbers(moved.astype(weight.dtype), bias_name or "bias"),
+    )
+    sight.put(index, replace(before, kind="onnx.Gemm", inputs=names, outputs=given.outputs[:1]))
+    sight.put(sight.program.producer[source])
+    return True
+
+
+def _changeable(sight: Sight, name: str) -> Any:
+    """A weight that may be changed: one that the file's author shared would be held twice, unless it is small."""
+    constant = sight.program.constants.get(name)
+    shared = constant is not None and constant.nbytes > SMALL and name in sight.program.meta.get("shared", ())
+    return None if shared else sight.array(name)
 
 
 def _affine(sight: Sight, index: int, given: Operation, operator: str) -> None:
