@@ -12,13 +12,13 @@ steps: 200
 import sys
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status):
         super().__init__(status)
         self.status = status
 
 
-UNAUTHORIZED = Refused(401)
+UNAUTHORIZED = RefusedError(401)
 
 
 def authorize(headers):
@@ -37,7 +37,7 @@ def main(steps):
     for step in range(steps):
         try:
             handle(step)
-        except Refused as error:
+        except RefusedError as error:
             refused += error.status == 401
     print(refused)
 

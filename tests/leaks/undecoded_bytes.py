@@ -2,7 +2,7 @@
 
 source: ArduPilot/pymavlink#130
 leaks: the bytes of every message
-holder: decoder\b.*\bbuffer|\.buffer\b
+holder: decoder[.]buffer|[.]buffer
 kind: growing-object
 birth: the line that extends the buffer
 seen: no

@@ -7,7 +7,7 @@ import contextvars
 import io
 import mmap
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,19 @@ class Probes:
     def facts(self, thing: Any) -> tuple[str, ...]:
         """All answers."""
         return tuple(word for probe in self._probes for word in probe.facts(thing))
+
+    def note_births(self, on: bool) -> None:
+        """Tell all."""
+        for probe in self._probes:
+            probe.note_births(on)
+
+    def birth(self, thing: Any) -> Sequence[tuple[str, int]] | None:
+        """The first answer."""
+        for probe in self._probes:
+            found = probe.birth(thing)
+            if found is not None:
+                return found
+        return None
 
     def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """All answers."""

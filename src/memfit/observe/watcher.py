@@ -22,8 +22,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from memfit.ir.leak import LeakReport
 from memfit.machine.own_code import is_users_file
-from memfit.observe.birth_window import BirthWindow, LineWindow
+from memfit.observe.birth_window import BirthWindow, LineWindow, Wanted
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_leaves import Untracked, untracked
@@ -73,6 +74,7 @@ class Watcher:
         self.lost = 0.0
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
+        self.account_of: Callable[[int], LeakReport | None] = lambda pid: None
         self.judged_at: dict[str, int] = {}
         self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
@@ -266,7 +268,10 @@ class Watcher:
         kinds = {kind for kind, number in after.items() if number - before.get(kind, 0) >= 0.5 * span}
         things = [suspect.thing for suspect in suspects[:24]]
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
-        self.birth_window = BirthWindow(things, kinds, last, self.untracked.kept)
+        names = {name for name, size in last.named.items() if size > self.looks[-2].named.get(name, size)}
+        self.birth_window = BirthWindow(
+            Wanted(things, kinds, names, self.untracked.kept), last, self.probes(), self.shared
+        )
         self._window_end = source.count + WINDOW_STEPS
         self._line_from, self._tracked_by = (source, source.count), source
         if not self.line_window.start(users_frame()):
@@ -331,6 +336,15 @@ class Watcher:
         self._next_workers_step = source.count + max(4, source.count // _SPARSE)
         patience = 2 if max(map(len, self.workers.values()), default=99) < 24 else 60  # enough to judge, then seldom
         self._next_workers = now + max(patience * cost, 0.02, (now - self.began) / 200)
+
+    def leave_child(self) -> None:
+        """In a forked child: nothing is counted or traced any more, and nobody is asked anything."""
+        self.active = False
+        if self.line_window is not None:
+            self.line_window.stop()
+        if self.birth_window is not None:
+            self.birth_window.abandon()
+        self._window_end = 0
 
     def close(self) -> None:
         """Stop; nothing is counted from now on."""

@@ -8,14 +8,14 @@ program has imported torch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from memfit.frameworks.torch import primitive_cache
+from memfit.frameworks.torch import node_births, primitive_cache
 from memfit.ir.leak import Register, Stuck
 from memfit.ir.leak_probe import Probe
 from memfit.machine.own_code import place
@@ -79,6 +79,14 @@ class TorchProbe(Probe):
         if issubclass(type(thing), _PyNode):
             return ("context",)
         return ()
+
+    def note_births(self, on: bool) -> None:
+        """Note the stacks of nodes."""
+        node_births.note(on, bool(self.compiled()))
+
+    def birth(self, thing: Any) -> Sequence[tuple[str, int]] | None:
+        """The frames that made a node."""
+        return node_births.birth(thing) if _is_node(thing) else None
 
     def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """Addresses of all storages that live now."""
