@@ -61,6 +61,10 @@ class Probe:
         """Lists that compiled code keeps, with their entries now."""
         return ()
 
+    def recording(self) -> Stuck | None:
+        """What compiled code notes of all that happens, where somebody switched that on."""
+        return None
+
     def compiled(self) -> dict[str, int]:
         """How often each function was compiled or traced so far, by ``name (file:line)``."""
         return {}

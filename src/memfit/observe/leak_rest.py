@@ -175,7 +175,10 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
     line, share, function, (owner, call) = court.line_of_growth()
-    if share >= 0.3 * left:
+    known = court.probes.recording()
+    if known is not None:
+        holder, what, fix = known.holder, known.what, known.fix
+    elif share >= 0.3 * left:
         inside = f" in {function}()" if function not in ("", "<module>") else ""
         of = "" if owner == call else f" of {owner}"
         holder = f"{call}{of}{inside}" if call else f"native memory taken at {line}{inside}"

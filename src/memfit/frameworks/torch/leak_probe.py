@@ -124,6 +124,16 @@ class TorchProbe(Probe):
                 "the loop, with what changes as an argument, or in a process of its own",
             )  # fmt: skip
 
+    def recording(self) -> Stuck | None:
+        """A profiler that is on: its events stay in C++ until it stops."""
+        if not torch._C._autograd._profiler_enabled():
+            return None
+        return Stuck(
+            "native", "events that a profiler notes of every operation", "torch.profiler, which is on",
+            "a profiler keeps every event until it stops: profile a few steps (schedule=torch.profiler.schedule(wait=1, warmup=1, "
+            "active=3) and profiler.step() in the loop), or close its with block before the long run", None, 1,
+        )  # fmt: skip
+
     def compiled(self) -> dict[str, int]:
         """Compilations by torch.compile, by function."""
         utils = sys.modules.get("torch._dynamo.utils")
