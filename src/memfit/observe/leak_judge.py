@@ -351,12 +351,17 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     level = watcher.meter.read()
     if source.kind != "time":
         source.samples.add(source.count, watcher.clock(), level.heap, level.python, level.resident)
-    first = watcher.looks[0].counts.get(source.name, 0) if watcher.looks else source.count
-    if not watcher.looks or source.count - first < LEAST_STEPS - 2 or len(source.samples.step) < 5:
+    slope = process_slope(source)
+    if source.count < LEAST_STEPS + 3 or slope.growing is None:
         return Judgement(
             None, [], [], Slope(None, 0, 0, 0, 0, 0), source.name, source.count,
             [f"not enough steps: {source.count} were seen, at least {LEAST_STEPS + 3} are needed"],
         )  # fmt: skip
+    if not watcher.looks:
+        if not slope.growing and not leak_rest.workers_grow(watcher):
+            watcher.judged_at[source.name] = source.count
+            return Judgement(False, [], [], slope, source.name, source.count)
+        watcher.look()
     gc_was = gc.isenabled()
     gc.disable()  # a collection on the way would hide what is garbage now
     try:

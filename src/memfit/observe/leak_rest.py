@@ -22,6 +22,7 @@ from memfit.observe.leak_meter import process_name, trim
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
+    from memfit.observe.watcher import Watcher
 
 _WORKER_FLOOR = 16 << 10
 _WITH_GRAPH = ("graph", "gradient_graph", "context", "compile")
@@ -200,11 +201,18 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
     ))  # fmt: skip
 
 
+def workers_grow(watcher: Watcher) -> dict[int, Slope]:
+    """Worker processes that hold more from step to step, by their id."""
+    found = {
+        pid: slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
+        for pid, points in watcher.workers.items()
+    }
+    return {pid: slope for pid, slope in found.items() if slope.growing}
+
+
 def _workers(court: _Judge) -> None:
-    for pid, points in court.watcher.workers.items():
-        slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
-        if not slope.growing:
-            continue
+    for pid, slope in workers_grow(court.watcher).items():
+        points = court.watcher.workers[pid]
         name, task = process_name(pid), court.probes.worker(pid)
         worker = f"worker process {pid}" + (f", {task}" if task else "")
         account = court.watcher.account_of(pid)

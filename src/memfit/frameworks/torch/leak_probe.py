@@ -130,8 +130,8 @@ class TorchProbe(Probe):
             return None
         return Stuck(
             "native", "events that a profiler notes of every operation", "torch.profiler, which is on",
-            "a profiler keeps every event until it stops: profile a few steps (schedule=torch.profiler.schedule(wait=1, warmup=1, "
-            "active=3) and profiler.step() in the loop), or close its with block before the long run", None, 1,
+            "a profiler keeps every event until it stops: profile a few steps (schedule=torch.profiler.schedule(wait=1, "
+            "warmup=1, active=3) and profiler.step() in the loop), or close its with block before the long run", None, 1,
         )  # fmt: skip
 
     def compiled(self) -> dict[str, int]:
