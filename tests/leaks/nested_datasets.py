@@ -2,7 +2,7 @@
 
 source: ContinualAI/avalanche#1217
 leaks: a data set within a data set for every experience, with its samples
-holder: \bseen\b|replay
+holder: strategy.seen
 kind: growing-object
 birth: the line that makes the samples
 seen: no

@@ -6,7 +6,7 @@ holder: profil
 kind: native
 birth: the line that runs the model
 seen: no
-steps: 300
+steps: 100
 """
 
 import sys
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def main(steps):
-    layers = [layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Tanh())]
+    layers = [layer for _ in range(6) for layer in (nn.Linear(16, 16), nn.Tanh())]
     model = nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profiler:
@@ -29,4 +29,4 @@ def main(steps):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

@@ -2,7 +2,7 @@
 
 source: python/cpython#85865
 leaks: the answer of every call, in a callback that is ready and never called
-holder: loop\b|_ready
+holder: _ready|loop._
 kind: task
 birth: the line that makes the answer
 seen: no

@@ -17,6 +17,7 @@ from memfit.observe.birth_lines import BirthLines
 from memfit.observe.probes import ArrayProbe, Probes, PythonProbe
 
 PYTHON = Probes([ArrayProbe(), PythonProbe()])
+NONE = np.empty(0, np.int64)
 
 
 class Channel:
@@ -56,7 +57,7 @@ def test_the_line_with_most_bytes_is_named(made):
     tracemalloc.start(12)
     try:
         things, lines = [made() for _ in range(3)], Counter()
-        births = BirthLines(PYTHON, ())
+        births = BirthLines(PYTHON, (), NONE)
         for thing in things:
             births.charge(thing, lines)
     finally:
@@ -71,7 +72,7 @@ def test_what_is_older_is_charged_to_nobody():
     tracemalloc.start(12)
     try:
         lines = Counter()
-        BirthLines(PYTHON, ()).charge([old], lines)
+        BirthLines(PYTHON, (), NONE).charge([old], lines)
     finally:
         tracemalloc.stop()
     assert sum(lines.values()) < 1000
@@ -91,7 +92,7 @@ def test_a_loss_leads_to_the_line_that_ran_the_model():
         output = model(torch.randn(200, 64))
         ran = inspect.currentframe().f_lineno - 1
         loss = output.square().mean()
-        BirthLines(probes, shared).charge(loss, lines)
+        BirthLines(probes, shared, NONE).charge(loss, lines)
     finally:
         probes.note_births(False)
         tracemalloc.stop()

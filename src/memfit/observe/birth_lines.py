@@ -15,22 +15,28 @@ import sys
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
-from types import CodeType, FrameType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from memfit.machine.own_code import is_users_file, place
+from memfit.observe.held_bytes import is_old
+from memfit.observe.leak_census import Longs
 from memfit.observe.probes import Probes
 
 _MOST_PARTS = 400
 _NOT_ENTERED = (ModuleType, CodeType, type)
+_REUSED = frozenset({tuple, list, dict, MethodType})
+"""Types whose memory Python uses again without asking its allocator, which therefore shows no line, or an earlier one."""
 _WATCHING = os.path.dirname(__file__) + os.sep
 
 
 class BirthLines:
-    """Charges lines with bytes. ``shared``: keys of memory that was there before (``Probe.shared``)."""
+    """Charges lines with bytes, each object once. ``shared``: keys of memory that was there before (``Probe.shared``);
+    ``old``: sorted addresses of the objects that were.
+    """
 
-    def __init__(self, probes: Probes, shared: Collection[int]) -> None:
-        self._probes = probes
+    def __init__(self, probes: Probes, shared: Collection[int], old: Longs) -> None:
+        self._probes, self._old = probes, old
         self._memory = set(shared)
         self._seen: dict[int, Any] = {}  # kept alive, so that no address is used twice
 
@@ -47,7 +53,7 @@ class BirthLines:
             line = (born_at(part) if frames is None else _users_line(frames)) or inherited
             if line:
                 parts.append((part, line))
-            elif part is not thing:
+            elif part is not thing and (type(part) not in _REUSED or is_old(id(part), part, self._old)):
                 continue
             of_node = line if frames is not None else ""
             for label, child in self._probes.edges(part) or ():

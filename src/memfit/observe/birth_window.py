@@ -166,8 +166,8 @@ class BirthWindow:
     def stop(self) -> None:
         """Ask the new objects and end."""
         try:
-            if self.open:
-                self._ask()
+            if self.open and self._before is not None:
+                self._ask(self._before)
         finally:
             self.abandon()
 
@@ -180,28 +180,29 @@ class BirthWindow:
         self._wanted = Wanted([], set(), set(), {})
         self._before = None
 
-    def _ask(self) -> None:
+    def _ask(self, before: Look) -> None:
         wanted = self._wanted
-        births = BirthLines(self._probes, self._shared)
         grown = [table for address, table in wanted.tables.items() if len(table) > self._lengths.get(address, 0)]
         for container in [*wanted.containers, *grown[:_MOST_CONTAINERS]]:
-            lines = self.of_container.setdefault(id(container), Counter())
-            for element in newest(container, _SAMPLED):
-                births.charge(element, lines)
+            self._charge(newest(container, _SAMPLED), before, self.of_container.setdefault(id(container), Counter()))
         for name, value in named_values(wanted.names):
-            lines = self.of_name.setdefault(name, Counter())
-            for part in newest(value, _SAMPLED) or [value]:
-                births.charge(part, lines)
-        if wanted.kinds and self._before is not None:
-            self._ask_kinds(self._before, births)
+            self._charge(newest(value, _SAMPLED) or [value], before, self.of_name.setdefault(name, Counter()))
+        if wanted.kinds:
+            self._ask_kinds(before)
 
-    def _ask_kinds(self, before: Look, births: BirthLines) -> None:
+    def _ask_kinds(self, before: Look) -> None:
         seen = survey()
         wanted = np.isin(seen.kind, np.fromiter(self._wanted.kinds, np.int64, len(self._wanted.kinds)))
         chosen = np.flatnonzero(wanted & ~before.has(seen.address))
-        asked: Counter[int] = Counter()
+        things: dict[int, list[Any]] = {}
         for index in chosen[::-1].tolist():
-            thing = seen.objects[index]
-            if asked[int(seen.kind[index])] < _SAMPLED and born_at(thing):
-                asked[int(seen.kind[index])] += 1
-                births.charge(thing, self.of_kind.setdefault(type(thing).__qualname__, Counter()))
+            thing, found = seen.objects[index], things.setdefault(int(seen.kind[index]), [])
+            if len(found) < _SAMPLED and born_at(thing):
+                found.append(thing)
+        for found in filter(None, things.values()):
+            self._charge(found[::-1], before, self.of_kind.setdefault(type(found[0]).__qualname__, Counter()))
+
+    def _charge(self, things: list[Any], before: Look, lines: Counter[str]) -> None:
+        births = BirthLines(self._probes, self._shared, before.address)
+        for thing in things:
+            births.charge(thing, lines)

@@ -177,6 +177,8 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
                 return
     line, share, function, (owner, call) = court.line_of_growth()
     known = court.probes.recording()
+    if known is None and _behind_wrappers(court, line, left):
+        return
     if known is not None:
         holder, what, fix = known.holder, known.what, known.fix
     elif share >= 0.3 * left:
@@ -199,6 +201,20 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
         "native", what, holder, line, round(left), 0.0, fix, line, (holder,),
         (round(court.slope.low), round(court.slope.high)),
     ))  # fmt: skip
+
+
+def _behind_wrappers(court: _Judge, line: str, left: float) -> bool:
+    """Charge memory that Python does not see to objects of compiled types that pile up, made on the line that takes it."""
+    for found, held in sorted(court.wrappers, key=lambda row: -row[0].objects_per_step):
+        if line and found.birth == line:
+            kinds = ", ".join(name for name, _ in held.hidden.most_common(2))
+            court.found = [one for one in court.found if one.holder != found.holder]
+            court.found.append(replace(
+                found, what=f"{found.what}; {kinds} objects hold memory outside of Python", bytes_per_step=round(left),
+                interval=(round(court.slope.low), round(court.slope.high)), grown_at=found.grown_at or line,
+            ))  # fmt: skip
+            return True
+    return False
 
 
 def workers_grow(watcher: Watcher) -> dict[int, Slope]:

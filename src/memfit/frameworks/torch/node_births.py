@@ -7,6 +7,7 @@ which births are asked for.
 
 from __future__ import annotations
 
+import linecache
 import re
 from typing import Any
 
@@ -14,17 +15,23 @@ import torch
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _noting = False
+_known_sources: set[str] = set()
 
 
 def note(on: bool, compiled: bool) -> None:
     """Note from now on, or no more. ``compiled``: the program has compiled something."""
-    global _noting
+    global _noting, _known_sources
     if on and not compiled and not torch.is_anomaly_enabled():
-        torch._C._set_anomaly_enabled(True, False)
-        _noting = True
+        torch.set_anomaly_enabled(True, False)
+        _noting, _known_sources = True, set(linecache.cache)
     elif not on and _noting:
-        torch._C._set_anomaly_enabled(False, True)
+        torch.set_anomaly_enabled(False, True)
         _noting = False
+        for path in set(linecache.cache) - _known_sources:  # a stack is noted with its source; no file is kept for that
+            entry: tuple[Any, ...] = linecache.cache[path]
+            if len(entry) == 4 and entry[1] is not None:
+                linecache.cache.pop(path, None)
+        _known_sources = set()
 
 
 def birth(node: Any) -> list[tuple[str, int]]:
