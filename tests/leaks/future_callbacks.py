@@ -4,7 +4,7 @@ source: python/cpython#80794
 leaks: a callback with its request, for every request
 holder: closing|_callbacks
 kind: weakref-callback
-birth: the line that makes the request
+birth: the line that makes the body of the request
 seen: no
 steps: 200
 """
@@ -16,7 +16,7 @@ import sys
 
 class Request:
     def __init__(self, number):
-        self.number, self.body = number, bytearray(30_000)
+        self.number, self.body = number, bytearray(30_000)  # born here
 
     def abort(self, future):
         self.body.clear()
@@ -31,7 +31,7 @@ async def answer(request, closing):
 async def serve(steps):
     closing, total = asyncio.get_running_loop().create_future(), 0
     for step in range(steps):
-        request = Request(step)  # born here
+        request = Request(step)
         total += await answer(request, closing)
     print(total)
 

@@ -232,16 +232,15 @@ def _workers(court: _Judge) -> None:
         name, task = process_name(pid), court.probes.worker(pid)
         worker = f"worker process {pid}" + (f", {task}" if task else "")
         account = court.watcher.account_of(pid)
-        own = account.findings[0] if account is not None else None
-        if own is not None:  # it found out by itself
-            court.found.append(replace(
-                own, kind="worker", what=f"{worker} ({name[:40]}): {own.what}", holder=f"{own.holder}, in {worker}",
-                bytes_per_step=round(slope.slope), interval=(round(slope.low), round(slope.high)), points=tuple(points),
-            ))  # fmt: skip
-            continue
+        birth = account.birth if account is not None else ""
+        holder = f"{account.holder}, in {worker}" if account is not None and account.holder else ""
+        fix = (
+            f"{account.holder} grows in the worker and stays from task to task: bound it, or clear it when a task is done"
+            if account is not None and account.holder
+            else "data that workers only read is copied page by page, because reading a Python object writes its reference "
+            "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there"
+        )
         court.found.append(Finding(
-            "worker", f"worker process {pid} ({name[:40]})", court.probes.worker_data() or worker, "", round(slope.slope), 0.0,
-            "data that workers only read is copied page by page, because reading a Python object writes its reference "
-            "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
-            (round(slope.low), round(slope.high)), tuple(points),
+            "worker", f"worker process {pid} ({task or name[:40]})", holder or court.probes.worker_data() or worker, birth,
+            round(slope.slope), 0.0, fix, birth, (name,), (round(slope.low), round(slope.high)), tuple(points),
         ))  # fmt: skip

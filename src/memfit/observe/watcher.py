@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from memfit.ir.leak import LeakReport
+from memfit.ir.leak import WorkerAccount
 from memfit.machine.own_code import is_users_file
 from memfit.observe.birth_window import BirthWindow, LineWindow, Wanted
 from memfit.observe.compiled_containers import length_of
@@ -79,7 +79,7 @@ class Watcher:
         self.lost = 0.0
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
-        self.account_of: Callable[[int], LeakReport | None] = lambda pid: None
+        self.account_of: Callable[[int], WorkerAccount | None] = lambda pid: None
         self.judged_at: dict[str, int] = {}
         self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
