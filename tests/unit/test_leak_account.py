@@ -20,7 +20,7 @@ class TestOwnObjects:
         kept = [[]]
         for _ in range(30):
             hunt.watcher.turn("declared", "steps", "declared")
-            kept.append([object()])
+            kept.append([object()] * 500)
         (source,) = hunt.watcher.sources.values()
         own = own_addresses(survey(), [id(thing) for thing, _ in hunt.watcher.tracked.values()])
         assert {id(source.samples.step), id(hunt.watcher.sources), id(hunt.watcher.looks)} <= own

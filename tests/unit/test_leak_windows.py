@@ -37,9 +37,11 @@ def test_steps_are_traced_once_the_twelfth_has_begun():
     watcher.close()
 
 
-@pytest.mark.parametrize(("more", "looks"), [(0, 1), (400, 1), (4096, 2)])
-def test_a_loop_that_holds_no_more_is_looked_at_once(monkeypatch, more, looks):
-    watcher = Hunt("a loop", closely=False, share=0.0).watcher
+@pytest.mark.parametrize(
+    ("more", "share", "looks"), [(0, 0.0, 0), (400, 0.0, 0), (0, 1e6, 1), (400, 1e6, 1), (4096, 0.0, 2)]
+)
+def test_a_loop_that_holds_no_more_is_looked_at_once_and_only_when_there_is_time(monkeypatch, more, share, looks):
+    watcher = Hunt("a loop", closely=False, share=share).watcher
     watcher.own_seconds = 1.0  # what further looks would have to wait for
     for step in range(200):
         monkeypatch.setattr(watcher.meter, "read", lambda at=step: Level(10**6 + more * at, 10**6, 10**7))

@@ -16,10 +16,12 @@ import threading
 import time
 import traceback
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
+from memfit.api import worker_watch
 from memfit.api.leak_hunt import LEAST_JUDGED, Hunt
 from memfit.files import write_atomically
 from memfit.ir.leak import LeakReport
@@ -43,6 +45,7 @@ class ScriptWatch:
         self.hunt = Hunt(target)
         self.hunt.after = self.watcher.on_look = self.checkpoint
         self.watcher.on_sample = History(history_beside(result)).add
+        self.watcher.account_of = partial(worker_watch.account_of, result)
         self.loops: list[Loop] = []
         self.done = False
         self._stop = threading.Event()
@@ -147,7 +150,7 @@ def run(result: str, script: str, arguments: list[str]) -> int:
     module = ModuleType("__main__")
     vars(module).update(__file__=script, __builtins__=builtins)
     sys.modules["__main__"] = module
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_leave_child)
     plain_exit = os._exit
 
     def leave(status: int) -> None:
@@ -196,11 +199,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _forget() -> None:
-    """In a forked child nothing is watched."""
+def _leave_child() -> None:
+    """In a forked child the script is not watched; the child watches what it holds itself."""
     global _watch
     if _watch is not None:
-        _watch.watcher.active = False
+        _watch.watcher.leave_child()
+        worker_watch.start(_watch.result)
     _watch = None
 
 

@@ -113,6 +113,14 @@ class LeakReport:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerAccount:
+    """What a worker process found out about itself: the line that makes what stays, the name that gets longer; "" unknown."""
+
+    birth: str
+    holder: str
+
+
 @dataclass(frozen=True)
 class Stuck:
     """Objects that keep themselves alive: how many ``objects``, the ``holder`` in words, one of them as ``example``."""

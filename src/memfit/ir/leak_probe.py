@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,13 @@ class Probe:
         """Words of ``leak_kinds`` that hold for the object: ``graph``, ``view``, ``context``, ``mapped``."""
         return ()
 
+    def note_births(self, on: bool) -> None:
+        """From now on, or no more, note where objects are made that Python's allocator does not make."""
+
+    def birth(self, thing: Any) -> Sequence[tuple[str, int]] | None:
+        """Frames, innermost first, that made such an object; empty where it was not noted, None for objects of others."""
+        return None
+
     def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """Keys of memory that lives now, so that what is built upon it later is not charged with it.
 
@@ -53,6 +60,10 @@ class Probe:
     def registers(self) -> Iterable[Register]:
         """Lists that compiled code keeps, with their entries now."""
         return ()
+
+    def recording(self) -> Stuck | None:
+        """What compiled code notes of all that happens, where somebody switched that on."""
+        return None
 
     def compiled(self) -> dict[str, int]:
         """How often each function was compiled or traced so far, by ``name (file:line)``."""

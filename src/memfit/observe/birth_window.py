@@ -9,23 +9,25 @@ times the step's time; both end early after ``LONGEST`` seconds.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sys
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from memfit.machine.own_code import is_users_file, place
+from memfit.machine.own_code import is_users_file
+from memfit.observe.birth_lines import BirthLines, born_at
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.held_bytes import newest
 from memfit.observe.leak_census import Look
 from memfit.observe.line_owners import owner_in_line
+from memfit.observe.named_values import named_values
+from memfit.observe.probes import Probes
 from memfit.runtime.living import survey
 
 LONGEST = 6.0
@@ -33,7 +35,6 @@ _FRAMES = 12
 _MOST_EVENTS = 60_000
 _MOST_CONTAINERS = 24
 _SAMPLED = 30
-_WATCHING = os.path.dirname(__file__) + os.sep
 
 
 class LineWindow:
@@ -122,28 +123,41 @@ class LineWindow:
             self.stop()
 
 
-class BirthWindow:
-    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older.
-
-    ``tables``: further containers, of which nobody knows yet which one grows; emptied at the end.
+@dataclass
+class Wanted:
+    """Of what the births are asked for: ``containers`` that grow; ``kinds`` of which there are more (addresses of types);
+    ``names`` whose value is replaced by a larger one; further ``tables``, of which nobody knows yet which one grows.
     """
 
-    def __init__(self, containers: Sequence[Any], kinds: set[int], before: Look, tables: dict[int, Any]) -> None:
-        self._containers = list(containers)
-        self._tables = tables
+    containers: list[Any]
+    kinds: set[int]
+    names: set[str]
+    tables: dict[int, Any]
+
+
+class BirthWindow:
+    """Notes where objects are made, between ``start`` and ``stop``; what ``before`` saw is older. ``wanted`` is emptied.
+
+    The answers are bytes by line (``BirthLines``): ``of_container`` by address, ``of_kind`` by type, ``of_name``.
+    """
+
+    def __init__(self, wanted: Wanted, before: Look, probes: Probes, shared: set[int]) -> None:
+        self._wanted = wanted
+        self._probes, self._shared = probes, shared
         self._lengths: dict[int, int] = {}
-        self._kinds = kinds
         self._before: Look | None = before
         self.started = 0.0
         self.open = False
         self.of_container: dict[int, Counter[str]] = {}
         self.of_kind: dict[str, Counter[str]] = {}
+        self.of_name: dict[str, Counter[str]] = {}
 
     def start(self) -> bool:
         """Begin; False where ``tracemalloc`` is in use already."""
         if tracemalloc.is_tracing():
             return False
-        self._lengths = {address: len(table) for address, table in self._tables.items()}
+        self._lengths = {address: len(table) for address, table in self._wanted.tables.items()}
+        self._probes.note_births(True)
         tracemalloc.start(_FRAMES)
         self.started = time.perf_counter()
         self.open = True
@@ -151,75 +165,44 @@ class BirthWindow:
 
     def stop(self) -> None:
         """Ask the new objects and end."""
-        if not self.open:
-            self._tables.clear()
-            return
-        self.open = False
-        grown = [table for address, table in self._tables.items() if len(table) > self._lengths.get(address, 0)]
-        for container in [*self._containers, *grown[:_MOST_CONTAINERS]]:
-            lines = self.of_container.setdefault(id(container), Counter())
-            for element in newest(container, _SAMPLED):
-                lines.update(filter(None, (_birth(part) for part in _parts(element))))
-        if self._kinds and self._before is not None:
-            self._ask_kinds(self._before)
-        tracemalloc.stop()
-        self._tables.clear()
-        self._containers = []
+        try:
+            if self.open and self._before is not None:
+                self._ask(self._before)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End without asking."""
+        if self.open:
+            self.open = False
+            self._probes.note_births(False)
+            tracemalloc.stop()
+        self._wanted = Wanted([], set(), set(), {})
         self._before = None
+
+    def _ask(self, before: Look) -> None:
+        wanted = self._wanted
+        grown = [table for address, table in wanted.tables.items() if len(table) > self._lengths.get(address, 0)]
+        for container in [*wanted.containers, *grown[:_MOST_CONTAINERS]]:
+            self._charge(newest(container, _SAMPLED), before, self.of_container.setdefault(id(container), Counter()))
+        for name, value in named_values(wanted.names):
+            self._charge(newest(value, _SAMPLED) or [value], before, self.of_name.setdefault(name, Counter()))
+        if wanted.kinds:
+            self._ask_kinds(before)
 
     def _ask_kinds(self, before: Look) -> None:
         seen = survey()
-        wanted = np.isin(seen.kind, np.fromiter(self._kinds, np.int64, len(self._kinds)))
+        wanted = np.isin(seen.kind, np.fromiter(self._wanted.kinds, np.int64, len(self._wanted.kinds)))
         chosen = np.flatnonzero(wanted & ~before.has(seen.address))
-        asked: Counter[int] = Counter()
+        things: dict[int, list[Any]] = {}
         for index in chosen[::-1].tolist():
-            thing = seen.objects[index]
-            if asked[int(seen.kind[index])] < _SAMPLED:
-                line = _birth(thing)
-                if line:
-                    asked[int(seen.kind[index])] += 1
-                    self.of_kind.setdefault(type(thing).__qualname__, Counter())[line] += 1
+            thing, found = seen.objects[index], things.setdefault(int(seen.kind[index]), [])
+            if len(found) < _SAMPLED and born_at(thing):
+                found.append(thing)
+        for found in filter(None, things.values()):
+            self._charge(found[::-1], before, self.of_kind.setdefault(type(found[0]).__qualname__, Counter()))
 
-
-def _parts(element: Any) -> list[Any]:
-    """An element, or what a small record holds: the part that weighs is seldom the record itself."""
-    if isinstance(element, (tuple, list)) and 0 < len(element) <= 8:
-        return list(element)
-    if isinstance(element, dict) and 0 < len(element) <= 8:
-        return list(element.values())
-    return [element]
-
-
-def _birth(thing: Any) -> str:
-    """``file:line`` of the user's innermost frame, else of the innermost, where the object was made; empty for what the
-    watching made, which runs below the user's lines.
-    """
-    if isinstance(thing, (int, bool, type(None))):
-        return ""
-    frames = _traced(thing)
-    for path, line in frames:
-        if path.startswith(_WATCHING):
-            return ""
-        if is_users_file(path):
-            return place(path, line)
-    return place(*frames[0]) if frames else ""
-
-
-def _traced(thing: Any) -> list[tuple[str, int]]:
-    """Frames, innermost first. CPython 3.11 does not find objects whose attributes lie before them: asked by address."""
-    trace = tracemalloc.get_object_traceback(thing)
-    if trace is not None:
-        return [(frame.filename, frame.lineno) for frame in reversed(trace)]
-    if sys.version_info >= (3, 12):
-        return []
-    for before in (32, 16):
-        try:
-            found = ctypes.pythonapi._PyTraceMalloc_GetTraceback
-        except AttributeError:
-            return []
-        found.restype, found.argtypes = ctypes.py_object, [ctypes.c_uint, ctypes.c_size_t]
-        raw = found(0, id(thing) - before)
-        if raw:
-            frames = raw[0] if raw and isinstance(raw[0], tuple) and raw[0] and isinstance(raw[0][0], tuple) else raw
-            return [(str(frame[0]), int(frame[1])) for frame in frames]
-    return []
+    def _charge(self, things: list[Any], before: Look, lines: Counter[str]) -> None:
+        births = BirthLines(self._probes, self._shared, before.address)
+        for thing in things:
+            births.charge(thing, lines)

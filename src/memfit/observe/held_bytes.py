@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,35 @@ _LARGEST = 60_000
 
 @dataclass
 class Held:
-    """Per element: ``nbytes``, ``objects``; ``facts``: words and how often; ``types``: of the objects, by name."""
+    """Per element: ``nbytes``, ``objects``; ``facts``: words and how often; ``types``: of the objects, by name; ``hidden``: of
+    those made by compiled code, which may hold memory that no size tells of.
+    """
 
     nbytes: float
     objects: float
     facts: Counter[str] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
+
+
+_OPEN = frozenset({
+    "builtins", "collections", "functools", "itertools", "operator", "types", "weakref", "_weakref", "_thread", "_abc", "io",
+    "_io", "array", "datetime", "decimal", "random", "_random", "_asyncio", "_contextvars", "numpy", "torch",
+})  # fmt: skip
+"""Where compiled types come from whose objects' sizes are known, or hold nothing beside."""
+
+
+_hiding: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def _hides_memory(kind: type) -> bool:
+    """Whether a type was made by compiled code, so that its objects may hold memory that is no object."""
+    known = _hiding.get(kind)
+    if known is None:
+        known = _hiding[kind] = str(kind.__module__).partition(".")[0] not in _OPEN and not any(
+            isinstance(part, FunctionType) for base in kind.__mro__ for part in vars(base).values()
+        )
+    return known
 
 
 def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int], stop: Collection[int]) -> Held:
@@ -55,7 +79,7 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
         while queue and left > 0:
             thing = queue.popleft()
             address = id(thing)
-            if address in seen or _is_old(address, thing, old):
+            if address in seen or is_old(address, thing, old):
                 continue
             if issubclass(type(thing), _NOT_ENTERED) and not (thing is element and gc.is_tracked(thing)):
                 continue  # a module that is added itself is looked into
@@ -69,6 +93,8 @@ def held_by(elements: Sequence[Any], old: Longs, probes: Probes, shared: set[int
                 nbytes += 64
             nbytes += probes.own_bytes(thing, memory)
             total.types[type(thing).__qualname__] += 1
+            if _hides_memory(type(thing)):
+                total.hidden[type(thing).__qualname__] += 1
             total.facts.update(probes.facts(thing))
             total.facts.update(_facts(thing))
             if type(thing) is FunctionType:
@@ -97,7 +123,8 @@ def _facts(thing: Any) -> tuple[str, ...]:
     return ()
 
 
-def _is_old(address: int, thing: Any, old: Longs) -> bool:
+def is_old(address: int, thing: Any, old: Longs) -> bool:
+    """Whether an object that the collector tracks was there when ``old``, sorted addresses, were looked at."""
     if not gc.is_tracked(thing):
         return False
     place = int(np.searchsorted(old, address))

@@ -65,8 +65,9 @@ def what(thing: Any, held: Held, rate: float) -> str:
     """What grows, how fast, and of what it consists."""
     common = [name for name, _ in held.types.most_common(3) if name not in ("cell",)]
     parts = f" ({', '.join(common)})" if common else ""
-    entries = "characters or bytes" if isinstance(thing, STREAMS) else "entries"
-    return f"{container_name(thing)} that gains {rate:.3g} {entries} a step{parts}"
+    number = f"{rate:.3g}"
+    entries = "characters or bytes" if isinstance(thing, STREAMS) else "entry" if number == "1" else "entries"
+    return f"{container_name(thing)} that gains {number} {entries} a step{parts}"
 
 
 def steps_of(chain: Chain, held: Held) -> tuple[str, ...]:

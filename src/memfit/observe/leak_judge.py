@@ -101,6 +101,8 @@ class _Judge:
         self.ends_inside = users_frame() is not None
         """Whether the function with the steps is still running, so that what its variables hold is there."""
         self.found: list[Finding] = []
+        self.wrappers: list[tuple[Finding, Held]] = []
+        """What piles up and contains objects that compiled code made: there may be more behind them than can be counted."""
         self.flagged: set[int] = set()
         self.excused: set[int] = set()
         self.unheld: tuple[dict[int, list[Any]], dict[int, float], dict[int, Chain]] = ({}, {}, {})
@@ -188,7 +190,7 @@ class _Judge:
         nbytes = held.nbytes * rate
         if any(id(above) in self.flagged for above in chain.objects[:-1]):
             return
-        if nbytes < FLOOR:
+        if nbytes < FLOOR and not held.hidden:
             return
         points = summed(group.suspects)
         name = holder_words(chain)
@@ -202,15 +204,19 @@ class _Judge:
             tuple(type(part).__qualname__ for part in chain.objects), self._caches_a_method(thing, held),
         )  # fmt: skip
         kind, fix = kind_and_fix(clue)
-        self.flagged.update(id(s.thing) for s in group.suspects)
         grown_at = self._grown_at(group.suspects)
         births = self.births(group.suspects, held) or grown_at
         share = rate / max(1e-9, sum(s.rate for s in group.suspects)) if len(group.suspects) > 1 else 1
-        self.found.append(Finding(
+        found = Finding(
             kind, what(thing, held, rate), group.pattern if len(group.suspects) > 1 else name, births,
             round(nbytes), rate * max(1.0, held.objects) * min(1, share), fix, grown_at,
             steps_of(chain, held), interval(points, held.nbytes), tuple((a, round(b * held.nbytes)) for a, b in points),
-        ))  # fmt: skip
+        )  # fmt: skip
+        if held.hidden:
+            self.wrappers.append((found, held))
+        if nbytes >= FLOOR:
+            self.flagged.update(id(s.thing) for s in group.suspects)
+            self.found.append(found)
 
     def _excused(
         self,
@@ -351,12 +357,17 @@ def judge(watcher: Watcher, *, skip: Sequence[int] = (), final: bool = True) -> 
     level = watcher.meter.read()
     if source.kind != "time":
         source.samples.add(source.count, watcher.clock(), level.heap, level.python, level.resident)
-    first = watcher.looks[0].counts.get(source.name, 0) if watcher.looks else source.count
-    if not watcher.looks or source.count - first < LEAST_STEPS - 2 or len(source.samples.step) < 5:
+    slope = process_slope(source)
+    if source.count < LEAST_STEPS + 3 or slope.growing is None:
         return Judgement(
             None, [], [], Slope(None, 0, 0, 0, 0, 0), source.name, source.count,
             [f"not enough steps: {source.count} were seen, at least {LEAST_STEPS + 3} are needed"],
         )  # fmt: skip
+    if not watcher.looks:
+        if not slope.growing and not leak_rest.workers_grow(watcher):
+            watcher.judged_at[source.name] = source.count
+            return Judgement(False, [], [], slope, source.name, source.count)
+        watcher.look()
     gc_was = gc.isenabled()
     gc.disable()  # a collection on the way would hide what is garbage now
     try:

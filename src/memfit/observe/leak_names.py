@@ -71,8 +71,11 @@ def replaced(court: _Judge) -> None:
             )
         line, share, *_ = court.line_of_growth()
         line = line if share >= _SHARE * court.slope.slope else ""
+        window = court.watcher.birth_window
+        births = window.of_name.get(name) if window is not None else None
+        birth = births.most_common(1)[0][0] if births else line
         court.found.append(Finding(
-            kind, what, name, line, round(nbytes), rate if not (text or framework) else held.objects / max(1, court.last_step),
+            kind, what, name, birth, round(nbytes), rate if not (text or framework) else held.objects / max(1, court.last_step),
             fix, line, (name,), (round(nbytes), round(nbytes)),
             tuple((a, b) for a, b in points),
         ))  # fmt: skip

@@ -44,7 +44,7 @@ def piles(court: _Judge) -> None:
     for things in samples.values():
         for thing in things:
             chain = chains.get(id(thing))
-            if chain is None or any(id(above) in court.flagged for above in chain.objects):
+            if chain is None or any(id(above) in court.flagged for above in chain.objects) or _is_attributes(chain):
                 continue
             groups[pattern(chain)].append((thing, chain))
     rows = []
@@ -57,7 +57,7 @@ def piles(court: _Judge) -> None:
         rows.append((held.nbytes * kinds[kind], text, held, members, kinds[kind]))
     rows.sort(key=lambda row: -row[0])
     for nbytes, text, held, members, rate in rows[:_MOST_KINDS]:
-        if nbytes < FLOOR or court.explained(nbytes):
+        if court.explained(nbytes) or (nbytes < FLOOR and not held.hidden):
             continue
         thing, chain = members[0]
         path, inside, where = text.partition(" in ")
@@ -66,10 +66,24 @@ def piles(court: _Judge) -> None:
             continue
         clue = Clue(text, "", type(thing).__qualname__, held)
         word, fix = kind_and_fix(clue)
-        court.found.append(Finding(
-            word, f"{type(thing).__qualname__} objects", text, _birth(court, thing), round(nbytes),
+        found = Finding(
+            word, f"{type(thing).__qualname__} objects", text, _birth(court, thing, held), round(nbytes),
             rate * max(1.0, held.objects), fix, "", (min(holder_words(chain), text, key=len),), (round(nbytes), round(nbytes)),
-        ))  # fmt: skip
+        )  # fmt: skip
+        if held.hidden and rate >= _LEAST_RATE:
+            court.wrappers.append((found, held))
+        if nbytes >= FLOOR:
+            court.found.append(found)
+
+
+def _is_attributes(chain: Chain) -> bool:
+    """Whether what a chain leads to are the attributes of the object before, which has the same name."""
+    if len(chain.objects) < 2 or type(chain.objects[-1]) is not dict:
+        return False
+    try:
+        return object.__getattribute__(chain.objects[-2], "__dict__") is chain.objects[-1]
+    except Exception:
+        return False
 
 
 def _held(court: _Judge, things: list[Any], chains: list[Chain]) -> Held:
@@ -87,9 +101,14 @@ def _held(court: _Judge, things: list[Any], chains: list[Chain]) -> Held:
     return max(tries, key=lambda held: held.nbytes)
 
 
-def _birth(court: _Judge, thing: Any) -> str:
+def _birth(court: _Judge, thing: Any, held: Held | None = None) -> str:
+    """The line that made objects of such a type, or else of those that they keep alive."""
     window = court.watcher.birth_window
-    births = window.of_kind.get(type(thing).__qualname__, Counter()) if window is not None else Counter()
+    if window is None:
+        return ""
+    births: Counter[str] = window.of_kind.get(type(thing).__qualname__) or Counter()
+    for name, _ in held.types.most_common(4) if held is not None and not births else ():
+        births.update(window.of_kind.get(name, {}))
     return births.most_common(1)[0][0] if births else ""
 
 

@@ -22,6 +22,7 @@ from memfit.observe.leak_meter import process_name, trim
 
 if TYPE_CHECKING:
     from memfit.observe.leak_judge import _Judge
+    from memfit.observe.watcher import Watcher
 
 _WORKER_FLOOR = 16 << 10
 _WITH_GRAPH = ("graph", "gradient_graph", "context", "compile")
@@ -175,7 +176,12 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
                 court.quiet.append({"what": "malloc", "why": "gave back what it had kept"})
                 return
     line, share, function, (owner, call) = court.line_of_growth()
-    if share >= 0.3 * left:
+    known = court.probes.recording()
+    if known is None and _behind_wrappers(court, line, left):
+        return
+    if known is not None:
+        holder, what, fix = known.holder, known.what, known.fix
+    elif share >= 0.3 * left:
         inside = f" in {function}()" if function not in ("", "<module>") else ""
         of = "" if owner == call else f" of {owner}"
         holder = f"{call}{of}{inside}" if call else f"native memory taken at {line}{inside}"
@@ -197,16 +203,44 @@ def _native(court: _Judge, final: bool, notes: list[str]) -> None:
     ))  # fmt: skip
 
 
+def _behind_wrappers(court: _Judge, line: str, left: float) -> bool:
+    """Charge memory that Python does not see to objects of compiled types that pile up, made on the line that takes it."""
+    for found, held in sorted(court.wrappers, key=lambda row: -row[0].objects_per_step):
+        if line and found.birth == line:
+            kinds = ", ".join(name for name, _ in held.hidden.most_common(2))
+            court.found = [one for one in court.found if one.holder != found.holder]
+            court.found.append(replace(
+                found, what=f"{found.what}; {kinds} objects hold memory outside of Python", bytes_per_step=round(left),
+                interval=(round(court.slope.low), round(court.slope.high)), grown_at=found.grown_at or line,
+            ))  # fmt: skip
+            return True
+    return False
+
+
+def workers_grow(watcher: Watcher) -> dict[int, Slope]:
+    """Worker processes that hold more from step to step, by their id."""
+    found = {
+        pid: slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
+        for pid, points in watcher.workers.items()
+    }
+    return {pid: slope for pid, slope in found.items() if slope.growing}
+
+
 def _workers(court: _Judge) -> None:
-    for pid, points in court.watcher.workers.items():
-        slope = slope_of([step for step, _ in points], [float(nbytes) for _, nbytes in points], _WORKER_FLOOR)
-        if not slope.growing:
-            continue
+    for pid, slope in workers_grow(court.watcher).items():
+        points = court.watcher.workers[pid]
         name, task = process_name(pid), court.probes.worker(pid)
-        holder = court.probes.worker_data() or f"worker process {pid}" + (f", {task}" if task else "")
+        worker = f"worker process {pid}" + (f", {task}" if task else "")
+        account = court.watcher.account_of(pid)
+        birth = account.birth if account is not None else ""
+        holder = f"{account.holder}, in {worker}" if account is not None and account.holder else ""
+        fix = (
+            f"{account.holder} grows in the worker and stays from task to task: bound it, or clear it when a task is done"
+            if account is not None and account.holder
+            else "data that workers only read is copied page by page, because reading a Python object writes its reference "
+            "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there"
+        )
         court.found.append(Finding(
-            "worker", f"worker process {pid} ({name[:40]})", holder, "", round(slope.slope), 0.0,
-            "data that workers only read is copied page by page, because reading a Python object writes its reference "
-            "count: keep it in one NumPy array or tensor; what a worker keeps itself, bound it there", "", (name,),
-            (round(slope.low), round(slope.high)), tuple(points),
+            "worker", f"worker process {pid} ({task or name[:40]})", holder or court.probes.worker_data() or worker, birth,
+            round(slope.slope), 0.0, fix, birth, (name,), (round(slope.low), round(slope.high)), tuple(points),
         ))  # fmt: skip

@@ -7,7 +7,7 @@ import contextvars
 import io
 import mmap
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,22 @@ from memfit.ir.leak_probe import Probe
 from memfit.observe.compiled_containers import stream_length
 from memfit.observe.leak_census import Longs
 
+_MOST_ITEMS = 100_000
+
 
 class ArrayProbe(Probe):
-    """NumPy's arrays: a view keeps its whole base alive."""
+    """NumPy's arrays, which the collector cannot look into: a view keeps its whole base alive, an array of objects these."""
 
     def edges(self, thing: Any) -> Iterable[tuple[str, Any]] | None:
-        """The base of a view."""
-        if issubclass(type(thing), np.ndarray) and thing.base is not None:
+        """The base of a view; the items of an array of objects, the last ``_MOST_ITEMS`` of them."""
+        if not issubclass(type(thing), np.ndarray):
+            return None
+        if thing.base is not None:
             return [(".base", thing.base)]
-        return None
+        if thing.dtype != object:
+            return None
+        items = thing.ravel(order="K")[-_MOST_ITEMS:].tolist()
+        return [(f"[{number}]", item) for number, item in enumerate(items, thing.size - len(items)) if item is not None]
 
     def own_bytes(self, thing: Any, seen: set[int]) -> int | None:
         """Nothing beyond ``sys.getsizeof``, which counts the data of an array that owns it."""
@@ -137,6 +144,19 @@ class Probes:
         """All answers."""
         return tuple(word for probe in self._probes for word in probe.facts(thing))
 
+    def note_births(self, on: bool) -> None:
+        """Tell all."""
+        for probe in self._probes:
+            probe.note_births(on)
+
+    def birth(self, thing: Any) -> Sequence[tuple[str, int]] | None:
+        """The first answer."""
+        for probe in self._probes:
+            found = probe.birth(thing)
+            if found is not None:
+                return found
+        return None
+
     def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """All answers."""
         found: set[int] = set()
@@ -155,6 +175,10 @@ class Probes:
     def registers(self) -> list[Register]:
         """All answers."""
         return [found for probe in self._probes for found in probe.registers()]
+
+    def recording(self) -> Stuck | None:
+        """The first answer."""
+        return next(filter(None, (probe.recording() for probe in self._probes)), None)
 
     def compiled(self) -> dict[str, int]:
         """All answers."""

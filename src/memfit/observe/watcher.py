@@ -1,12 +1,13 @@
 """Watches a running program: counts what repeats, samples how much is held, and looks closely at a few moments.
 
     every turn          a counter; a sample of the levels, at first always, then once in 2.5 % more turns
-    at step 3           a look (``leak_census``): containers, types, names; more of them while it holds more than before
+    from step 3         a look (``leak_census``): containers, types, names; at once where it holds more from step to step, else
+                        when its share of the time allows; more of them while it holds more than before
     once it grows       two windows of a few steps: who grows on which line, what is born on which line
     when a loop ends    the judgement (``leak_judge``), while the variables of its function are still there
 
 Which counter is the step is decided by what repeats (``leak_sources``). What the watching allocates is measured and taken
-off. Cost: about 40 samples for every doubling of the steps, 50 us each; one look, 20 to 30 ms per 100,000 objects. A program
+off. Cost: about 40 samples for every doubling of the steps, 50 us each; a look, 20 to 30 ms per 100,000 objects. A program
 that holds more than before is looked at a second time, from step 12 on, and traced; then again whenever all looks together
 come to no more than 2 % of the time.
 """
@@ -22,12 +23,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from memfit.ir.leak import WorkerAccount
 from memfit.machine.own_code import is_users_file
-from memfit.observe.birth_window import BirthWindow, LineWindow
+from memfit.observe.birth_window import BirthWindow, LineWindow, Wanted
 from memfit.observe.compiled_containers import length_of
 from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_leaves import Untracked, untracked
-from memfit.observe.leak_meter import Level, Meter, worker_bytes
+from memfit.observe.leak_meter import BLOCK_BYTES, Level, Meter, worker_bytes
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.own_objects import own_addresses
@@ -49,6 +51,10 @@ _FIRST, _SECOND = 3, 12
 """Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
 _DENSITY, _SPARSE = 40, 12
 _FIRST_TIME = 8
+_SETTLED = 8
+"""Steps after which one sample above the others is reason enough for a look; before, the program is being built up."""
+_LOOK_PER_BLOCK = 1e-7
+"""Seconds of a first look, for each block that Python's allocator has handed out."""
 
 
 class Watcher:
@@ -73,6 +79,7 @@ class Watcher:
         self.lost = 0.0
         self.on_look: Callable[[], None] = lambda: None
         self.on_sample: Callable[[Source], None] = lambda source: None
+        self.account_of: Callable[[int], WorkerAccount | None] = lambda pid: None
         self.judged_at: dict[str, int] = {}
         self.untracked: Untracked | None = None
         self._closely, self._share = closely, share
@@ -186,7 +193,7 @@ class Watcher:
         late, or after a fall, is seen as soon.
         """
         now = source.count, level.held, level.resident
-        if self._base is None or self._base[0] is not source:
+        if self._base is None or self._base[0] is not source or (not self.looks and source.count < _FIRST):
             self._base = source, now, now
             return False
         _, held, resident = self._base
@@ -202,15 +209,7 @@ class Watcher:
                 self._next_window(source)
             return
         more = self._holds_more(source, level)
-        last = self.looks[-1].counts.get(source.name, 0) if self.looks else 0
-        least = _SECOND if self.looks else _FIRST_TIME if source.kind == "time" else _FIRST
-        if source.count < max(least, _FACTOR * last) or (self.looks and not more):
-            return
-        elapsed = self.clock() - source.first
-        if (
-            len(self.looks) >= _FREE_LOOKS
-            and self.own_seconds + self._look_seconds > _ALLOWANCE + self._share * elapsed
-        ):
+        if not (self._further_look_due(source, more) if self.looks else self._first_look_due(source, level, more)):
             return
         before, began = self.meter.read(), time.thread_time()
         seen = self.look()
@@ -223,6 +222,22 @@ class Watcher:
         self.on_look()
         if self.line_window is not None and self.line_window.open:
             self.line_window.begin_here()
+
+    def _first_look_due(self, source: Source, level: Level, more: bool) -> bool:
+        if source.count < (_FIRST_TIME if source.kind == "time" else _FIRST):
+            return False
+        if (more and source.count >= _SETTLED) or _rises(source):
+            return True
+        return self._share * (self.clock() - source.first) >= _LOOK_PER_BLOCK * level.python / BLOCK_BYTES
+
+    def _further_look_due(self, source: Source, more: bool) -> bool:
+        last = self.looks[-1].counts.get(source.name, 0)
+        due = _FACTOR * last if len(self.looks) > 1 else min(_FACTOR * last, last + _SECOND - _FIRST)
+        if source.count < max(_SECOND, due) or not more:
+            return False
+        elapsed = self.clock() - source.first
+        affordable = self.own_seconds + self._look_seconds <= _ALLOWANCE + self._share * elapsed
+        return len(self.looks) < _FREE_LOOKS or affordable
 
     def look(self) -> Survey:
         """Look now; returns what was seen."""
@@ -266,7 +281,10 @@ class Watcher:
         kinds = {kind for kind, number in after.items() if number - before.get(kind, 0) >= 0.5 * span}
         things = [suspect.thing for suspect in suspects[:24]]
         self.line_window = LineWindow(things, lambda: self.meter.read().heap)
-        self.birth_window = BirthWindow(things, kinds, last, self.untracked.kept)
+        names = {name for name, size in last.named.items() if size > self.looks[-2].named.get(name, size)}
+        self.birth_window = BirthWindow(
+            Wanted(things, kinds, names, self.untracked.kept), last, self.probes(), self.shared
+        )
         self._window_end = source.count + WINDOW_STEPS
         self._line_from, self._tracked_by = (source, source.count), source
         if not self.line_window.start(users_frame()):
@@ -332,10 +350,29 @@ class Watcher:
         patience = 2 if max(map(len, self.workers.values()), default=99) < 24 else 60  # enough to judge, then seldom
         self._next_workers = now + max(patience * cost, 0.02, (now - self.began) / 200)
 
+    def leave_child(self) -> None:
+        """In a forked child: nothing is counted or traced any more, and nobody is asked anything."""
+        self.active = False
+        if self.line_window is not None:
+            self.line_window.stop()
+        if self.birth_window is not None:
+            self.birth_window.abandon()
+        self._window_end = 0
+
     def close(self) -> None:
         """Stop; nothing is counted from now on."""
         self.close_windows()
         self.active = False
+
+
+def _rises(source: Source) -> bool:
+    """Whether it held more at each of the last samples than at the one before, at the rate that matters."""
+    samples = source.samples
+    if len(samples.step) < _FIRST:
+        return False
+    held = [heap + python for heap, python in zip(samples.heap[-_FIRST:], samples.python[-_FIRST:], strict=True)]
+    steps = samples.step[-_FIRST:]
+    return all(held[k + 1] - held[k] >= FLOOR * max(1, steps[k + 1] - steps[k]) for k in range(_FIRST - 1))
 
 
 def _names() -> Any:

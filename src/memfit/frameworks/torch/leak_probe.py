@@ -8,14 +8,14 @@ program has imported torch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from memfit.frameworks.torch import primitive_cache
+from memfit.frameworks.torch import node_births, primitive_cache
 from memfit.ir.leak import Register, Stuck
 from memfit.ir.leak_probe import Probe
 from memfit.machine.own_code import place
@@ -80,6 +80,14 @@ class TorchProbe(Probe):
             return ("context",)
         return ()
 
+    def note_births(self, on: bool) -> None:
+        """Note the stacks of nodes."""
+        node_births.note(on, bool(self.compiled()))
+
+    def birth(self, thing: Any) -> Sequence[tuple[str, int]] | None:
+        """The frames that made a node."""
+        return node_births.birth(thing) if _is_node(thing) else None
+
     def shared(self, living: Callable[[type], list[Any]]) -> set[int]:
         """Addresses of all storages that live now."""
         found: set[int] = set()
@@ -115,6 +123,16 @@ class TorchProbe(Probe):
                 "torch.jit.trace and torch.jit.script keep every graph with its constants for good: trace once, outside of "
                 "the loop, with what changes as an argument, or in a process of its own",
             )  # fmt: skip
+
+    def recording(self) -> Stuck | None:
+        """A profiler that is on: its events stay in C++ until it stops."""
+        if not torch._C._autograd._profiler_enabled():
+            return None
+        return Stuck(
+            "native", "events that a profiler notes of every operation", "torch.profiler, which is on",
+            "a profiler keeps every event until it stops: profile a few steps (schedule=torch.profiler.schedule(wait=1, "
+            "warmup=1, active=3) and profiler.step() in the loop), or close its with block before the long run", None, 1,
+        )  # fmt: skip
 
     def compiled(self) -> dict[str, int]:
         """Compilations by torch.compile, by function."""
