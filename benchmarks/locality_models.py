@@ -55,6 +55,19 @@ def unet() -> Step:
     return Step(model=model.eval(), inputs=(torch.randn(1, 3, 32, 32), torch.tensor(10)))
 
 
+def mobilenet_v2() -> Step:
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    return _picture(MobileNetV2ForImageClassification(MobileNetV2Config(image_size=224)), side=224)
+
+
+def autoencoder() -> Step:
+    from diffusers.models.autoencoders.vae import Decoder
+
+    blocks = ("UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D")
+    return _picture(Decoder(4, 3, blocks, (64, 128, 256)), side=16, channels=4)
+
+
 class Separable(nn.Module):
     """The classifier of Keras's guide "Image classification from scratch" (a small Xception): separable convolutions."""
 
@@ -108,6 +121,8 @@ MODELS: dict[str, Callable[[], Step]] = {
     "resnet-50 (transformers), 160 x 160": resnet50,
     "convnext-tiny (transformers), 128 x 128": convnext_tiny,
     "unet (diffusers), 32 x 32": unet,
+    "mobilenet-v2 (transformers), 224 x 224": mobilenet_v2,
+    "decoder of an autoencoder (diffusers), 16 x 16 to 64 x 64": autoencoder,
     "small xception (keras guide), 128 x 128": keras_xception,
     "bert, 2 layers (transformers), 128 tokens": bert,
     "four linear layers of 1024, 256 rows": tuned_classifier,
