@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,27 @@ def test_damage_is_named_with_file_and_byte(tmp_path: Path) -> None:
     (path.parent / "dataset.json").write_text(json.dumps(schema))
     with pytest.raises(DataError, match="edited or damaged"):
         Dataset(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["columns"][0].update(dtype="i2"), "mixes files of two data sets"),
+        (lambda content: content["columns"][0].update(shape=[10**12]), "mixes files of two data sets"),
+        (lambda content: content.update(rows=-1), "its schema is wrong"),
+        (lambda content: content["columns"][0].update(name="../x"), "no name of a column"),
+        (lambda content: content["statistics"]["x"].update(mean=[0.0] * 7), "do not belong together"),
+    ],
+)
+def test_a_wrong_schema_with_a_right_checksum_is_refused(tmp_path: Path, change: Any, said: str) -> None:
+    place = damaged(tmp_path) / "dataset.json"
+    content = json.loads(place.read_text())
+    del content["checksum"]
+    change(content)
+    checksum = f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+    place.write_text(json.dumps({**content, "checksum": checksum}))
+    with pytest.raises(DataError, match=said):
+        Dataset(place.parent)
 
 
 def test_files_of_two_data_sets_do_not_mix(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def read_schema(folder: Path) -> Schema:
         names = [column.name for column in columns]
         if not isinstance(rows, int) or rows < 0 or not columns or len(set(names)) != len(names):
             raise ValueError("rows or columns are missing or twice there")
-        return Schema(rows, columns, dict(content["statistics"]), dict(content["source"]))
+        statistics = dict(content["statistics"])
+        _check_statistics(statistics, set(names))
+        return Schema(rows, columns, statistics, dict(content["source"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(str(path), f"its schema is wrong: {error}") from error
 
@@ -125,6 +127,14 @@ def _column(entry: dict[str, Any]) -> Column:
     if column.meaning not in _MEANINGS or column.channels not in ("", "first", "last"):
         raise ValueError(f"column {column.name!r} means {column.meaning!r}, channels {column.channels!r}")
     return column
+
+
+def _check_statistics(statistics: dict[str, Any], names: set[str]) -> None:
+    """One number for each column or channel in every list; a list of another length would be broadcast without a word."""
+    for name, found in statistics.items():
+        lengths = {what: len(numbers) for what, numbers in found.items() if isinstance(numbers, list)}
+        if name not in names or len(set(lengths.values())) > 1:
+            raise ValueError(f"the statistics of {name!r} do not belong together: {lengths}")
 
 
 def check_name(name: str) -> None:
