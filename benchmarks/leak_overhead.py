@@ -28,7 +28,7 @@ from typing import Any
 from record import RESULTS, write
 
 LOOP = """
-import os, sys, time
+import array, os, sys, time
 mode, steps = sys.argv[1], int(sys.argv[2])
 if mode == "tracemalloc":
     import tracemalloc; tracemalloc.start(1)
@@ -44,7 +44,7 @@ def meet():
     while not os.path.exists(sys.argv[4]):
         time.sleep(0.005)
 def train(steps, warm):
-    times = [0.0] * (steps + 1)
+    times = array.array("d", bytes(8 * (steps + 1)))
     for step in range(steps):
         times[step] = time.process_time()
         loss = model(torch.randn(64, 256)).square().mean()

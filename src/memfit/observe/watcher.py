@@ -30,6 +30,7 @@ from memfit.observe.compiled_containers import length_of
 from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_leaves import Untracked, untracked
 from memfit.observe.leak_meter import BLOCK_BYTES, Level, Meter, worker_bytes
+from memfit.observe.leak_rise import Rise, rises
 from memfit.observe.leak_sources import FLOOR, Source, leader_of
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.own_objects import own_addresses
@@ -51,9 +52,7 @@ _FIRST, _SECOND = 3, 12
 """Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
 _DENSITY, _SPARSE = 40, 12
 _FIRST_TIME = 8
-_SETTLED = 8
-"""Steps after which one sample above the others is reason enough for a look; before, the program is being built up."""
-_LOOK_PER_BLOCK = 1e-7
+_LOOK_PER_BLOCK = 2e-7
 """Seconds of a first look, for each block that Python's allocator has handed out."""
 
 
@@ -93,7 +92,7 @@ class Watcher:
         self.faults: list[str] = []
         self.active = True
         self._tracked_by: Source | None = None
-        self._base: tuple[Source, tuple[int, int, int], tuple[int, int, int]] | None = None
+        self._rise: tuple[Source, Rise, Rise] | None = None
         self._traced: tuple[Source, int] | None = None
 
     # -- turns ---------------------------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ class Watcher:
         """These steps began after the first look: what was seen before, while the program was built up, tells nothing."""
         self.close_windows()
         self.looks, self.tracked, self.shared = [], {}, set()
-        self.line_window = self.birth_window = self._traced = self.untracked = self._base = None
+        self.line_window = self.birth_window = self._traced = self.untracked = self._rise = None
 
     def leader(self) -> Source | None:
         """The source whose turns are the steps, as far as can be told now."""
@@ -187,20 +186,12 @@ class Watcher:
     # -- looks and windows ---------------------------------------------------------------------------------------
 
     def _holds_more(self, source: Source, level: Level) -> bool:
-        """Whether the process holds more than it did, at the rate that matters; otherwise there is nothing to look for.
-
-        Compared is with the last sample that was not above the one before it in this sense, so that growth which begins
-        late, or after a fall, is seen as soon.
-        """
-        now = source.count, level.held, level.resident
-        if self._base is None or self._base[0] is not source or (not self.looks and source.count < _FIRST):
-            self._base = source, now, now
+        """Whether the process holds more than it did, at the rate that matters; otherwise there is nothing to look for."""
+        if self._rise is None or self._rise[0] is not source or (not self.looks and source.count < _FIRST):
+            self._rise = source, Rise(source.count, level.held), Rise(source.count, level.resident, resident=True)
             return False
-        _, held, resident = self._base
-        more_held = level.held - held[1] >= FLOOR * max(1, now[0] - held[0])
-        more_resident = level.resident - resident[2] >= FLOOR * max(1, now[0] - resident[0])
-        self._base = source, held if more_held else now, resident if more_resident else now
-        return more_held or more_resident
+        _, held, resident = self._rise
+        return any([held.goes_on(source.count, level.held), resident.goes_on(source.count, level.resident)])
 
     def _closer(self, source: Source, level: Level) -> None:
         if self._window_end:
@@ -217,7 +208,7 @@ class Watcher:
             self._trace_if_growing(source, seen)
         del seen
         self._look_seconds = time.thread_time() - began
-        self._base = None  # a look leaves resident memory behind
+        self._rise = None  # a look leaves resident memory behind
         self.meter.exclude(before)
         self.on_look()
         if self.line_window is not None and self.line_window.open:
@@ -226,7 +217,7 @@ class Watcher:
     def _first_look_due(self, source: Source, level: Level, more: bool) -> bool:
         if source.count < (_FIRST_TIME if source.kind == "time" else _FIRST):
             return False
-        if (more and source.count >= _SETTLED) or _rises(source):
+        if more or rises(source.samples, _FIRST):
             return True
         return self._share * (self.clock() - source.first) >= _LOOK_PER_BLOCK * level.python / BLOCK_BYTES
 
@@ -363,16 +354,6 @@ class Watcher:
         """Stop; nothing is counted from now on."""
         self.close_windows()
         self.active = False
-
-
-def _rises(source: Source) -> bool:
-    """Whether it held more at each of the last samples than at the one before, at the rate that matters."""
-    samples = source.samples
-    if len(samples.step) < _FIRST:
-        return False
-    held = [heap + python for heap, python in zip(samples.heap[-_FIRST:], samples.python[-_FIRST:], strict=True)]
-    steps = samples.step[-_FIRST:]
-    return all(held[k + 1] - held[k] >= FLOOR * max(1, steps[k + 1] - steps[k]) for k in range(_FIRST - 1))
 
 
 def _names() -> Any:
