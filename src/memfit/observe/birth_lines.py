@@ -12,9 +12,11 @@ import ctypes
 import gc
 import os
 import sys
+import time
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -32,11 +34,11 @@ _WATCHING = os.path.dirname(__file__) + os.sep
 
 class BirthLines:
     """Charges lines with bytes, each object once. ``shared``: keys of memory that was there before (``Probe.shared``);
-    ``old``: sorted addresses of the objects that were.
+    ``old``: sorted addresses of the objects that were; ``until``: seconds of this thread after which nothing is added.
     """
 
-    def __init__(self, probes: Probes, shared: Collection[int], old: Longs) -> None:
-        self._probes, self._old = probes, old
+    def __init__(self, probes: Probes, shared: Collection[int], old: Longs, until: float = float("inf")) -> None:
+        self._probes, self._old, self._until = probes, old, until
         self._memory = set(shared)
         self._seen: dict[int, Any] = {}  # kept alive, so that no address is used twice
 
@@ -44,7 +46,7 @@ class BirthLines:
         """Add to ``lines`` the bytes of ``thing`` and of what it keeps alive that was made while births were noted."""
         parts: list[tuple[Any, str]] = []
         queue = deque([(thing, "")])
-        while queue and len(parts) < _MOST_PARTS:
+        while queue and len(parts) < _MOST_PARTS and time.thread_time() < self._until:
             part, inherited = queue.popleft()
             if id(part) in self._seen or issubclass(type(part), _NOT_ENTERED):
                 continue
@@ -93,8 +95,11 @@ def _users_line(frames: Sequence[tuple[str, int]]) -> str:
         if path.startswith(_WATCHING):
             return ""
         if is_users_file(path):
-            return place(path, line)
-    return place(*frames[0]) if frames else ""
+            return _place(path, line)
+    return _place(*frames[0]) if frames else ""
+
+
+_place = lru_cache(4096)(place)
 
 
 def _traced(thing: Any) -> list[tuple[str, int]]:

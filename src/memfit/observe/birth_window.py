@@ -35,6 +35,8 @@ _FRAMES = 12
 _MOST_EVENTS = 60_000
 _MOST_CONTAINERS = 24
 _SAMPLED = 30
+_SECONDS = 0.5
+"""For asking where things were made; containers first, then names, then kinds of objects."""
 
 
 class LineWindow:
@@ -146,6 +148,7 @@ class BirthWindow:
         self._probes, self._shared = probes, shared
         self._lengths: dict[int, int] = {}
         self._before: Look | None = before
+        self._until = 0.0
         self.started = 0.0
         self.open = False
         self.of_container: dict[int, Counter[str]] = {}
@@ -182,6 +185,7 @@ class BirthWindow:
 
     def _ask(self, before: Look) -> None:
         wanted = self._wanted
+        self._until = time.thread_time() + _SECONDS
         grown = [table for address, table in wanted.tables.items() if len(table) > self._lengths.get(address, 0)]
         for container in [*wanted.containers, *grown[:_MOST_CONTAINERS]]:
             self._charge(newest(container, _SAMPLED), before, self.of_container.setdefault(id(container), Counter()))
@@ -196,13 +200,15 @@ class BirthWindow:
         chosen = np.flatnonzero(wanted & ~before.has(seen.address))
         things: dict[int, list[Any]] = {}
         for index in chosen[::-1].tolist():
+            if time.thread_time() > self._until:
+                break
             thing, found = seen.objects[index], things.setdefault(int(seen.kind[index]), [])
-            if len(found) < _SAMPLED and born_at(thing):
+            if len(found) < _SAMPLED // 3 and born_at(thing):
                 found.append(thing)
-        for found in filter(None, things.values()):
+        for found in sorted(filter(None, things.values()), key=lambda found: -len(found)):
             self._charge(found[::-1], before, self.of_kind.setdefault(type(found[0]).__qualname__, Counter()))
 
     def _charge(self, things: list[Any], before: Look, lines: Counter[str]) -> None:
-        births = BirthLines(self._probes, self._shared, before.address)
+        births = BirthLines(self._probes, self._shared, before.address, self._until)
         for thing in things:
             births.charge(thing, lines)

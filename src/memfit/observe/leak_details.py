@@ -65,9 +65,10 @@ def what(thing: Any, held: Held, rate: float) -> str:
     """What grows, how fast, and of what it consists."""
     common = [name for name, _ in held.types.most_common(3) if name not in ("cell",)]
     parts = f" ({', '.join(common)})" if common else ""
-    number = f"{rate:.3g}"
+    number = f"{round(rate)}" if abs(rate - round(rate)) <= 0.03 * rate else f"{rate:.3g}"
     entries = "characters or bytes" if isinstance(thing, STREAMS) else "entry" if number == "1" else "entries"
-    return f"{container_name(thing)} that gains {number} {entries} a step{parts}"
+    name = "lru_cache" if isinstance(thing, CACHE_TYPE) else container_name(thing)
+    return f"{name} that gains {number} {entries} a step{parts}"
 
 
 def steps_of(chain: Chain, held: Held) -> tuple[str, ...]:

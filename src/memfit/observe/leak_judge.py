@@ -44,7 +44,15 @@ from memfit.observe.leak_details import (
 from memfit.observe.leak_kinds import Clue, kind_and_fix
 from memfit.observe.leak_meter import BLOCK_BYTES
 from memfit.observe.leak_sources import FLOOR, Source, process_slope
-from memfit.observe.leak_suspects import Suspect, growing_caches, growing_containers, growing_tables, levels_off, summed
+from memfit.observe.leak_suspects import (
+    Group,
+    Suspect,
+    growing_caches,
+    growing_containers,
+    growing_tables,
+    levels_off,
+    summed,
+)
 from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
 from memfit.observe.retention import Chain, Retention
@@ -54,6 +62,7 @@ from memfit.runtime.living import survey
 _SAMPLE = 12
 _MOST_TARGETS = 400
 _MOST_KINDS = 10
+_FEW, _UNLIKE = 4, 1.5
 _EXPLAINED = 0.5
 _UNEXPLAINED = 2048
 """Bytes a step below which growth without a holder in Python is not worth a finding."""
@@ -70,15 +79,6 @@ class Judgement:
     source: str
     steps: int
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Group:
-    """Suspects whose chains have one pattern."""
-
-    pattern: str
-    chain: Chain
-    suspects: list[Suspect] = field(default_factory=list)
 
 
 class _Judge:
@@ -138,17 +138,16 @@ class _Judge:
         retention = Retention(self.probes.edges, self.skip)
         chains = retention.find(targets)
         self.reached = retention.reached
-        groups: dict[str, _Group] = {}
+        groups: dict[str, Group] = {}
         for suspect in candidates:
             chain = chains.get(id(suspect.thing))
             if chain is None:
                 self.nameless.append(suspect)
                 continue
             text = pattern(chain)
-            groups.setdefault(text, _Group(text, chain)).suspects.append(suspect)
-        weighed = [
-            (group, held, rate) for group in groups.values() for held, rate in [self._weigh(group, span)] if rate
-        ]
+            groups.setdefault(text, Group(text, chain)).suspects.append(suspect)
+        parts = [part for group in groups.values() for part in self._parted(group, chains, span)]
+        weighed = [(group, held, rate) for group in parts for held, rate in [self._weigh(group, span)] if rate]
         weighed.sort(key=lambda row: (len(row[0].chain.objects), -row[1].nbytes * row[2]))
         for group, held, rate in weighed:
             self._container_finding(group, held, rate)
@@ -166,7 +165,15 @@ class _Judge:
         self.untracked = leak_leaves.untracked(self.source, self.seen, self.probes, self.own)
         return [found for found in leak_leaves.grown_tables(before, self.untracked) if id(found.thing) not in known]
 
-    def _weigh(self, group: _Group, span: int) -> tuple[Held, float]:
+    def _parted(self, group: Group, chains: dict[int, Chain], span: int) -> list[Group]:
+        """The group; or its members, where these are few and not alike (a list of numbers beside one of tensors)."""
+        if not 2 <= len(group.suspects) <= _FEW:
+            return [group]
+        parts = [Group(group.pattern, chains[id(suspect.thing)], [suspect]) for suspect in group.suspects]
+        nbytes = [held.nbytes * rate for part in parts for held, rate in [self._weigh(part, span)]]
+        return parts if max(nbytes) > _UNLIKE * sum(nbytes) / len(nbytes) else [group]
+
+    def _weigh(self, group: Group, span: int) -> tuple[Held, float]:
         return self.weigh(group.suspects, {id(thing) for thing in group.chain.objects}, span)
 
     def weigh(self, suspects: list[Suspect], above: set[int], span: int) -> tuple[Held, float]:
@@ -184,7 +191,7 @@ class _Judge:
         held.nbytes += slot_bytes(best.thing)
         return held, gained / max(1, points[-1][0] - points[0][0])
 
-    def _container_finding(self, group: _Group, held: Held, rate: float) -> None:
+    def _container_finding(self, group: Group, held: Held, rate: float) -> None:
         best = max(group.suspects, key=lambda s: s.points[-1][1] - s.points[0][1])
         thing, chain = best.thing, group.chain
         nbytes = held.nbytes * rate
@@ -220,7 +227,7 @@ class _Judge:
 
     def _excused(
         self,
-        group: _Group,
+        group: Group,
         points: list[tuple[int, int]],
         name: str,
         nbytes: float,

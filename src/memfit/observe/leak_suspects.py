@@ -17,6 +17,7 @@ import numpy as np
 from memfit.observe.compiled_containers import CACHE_TYPE
 from memfit.observe.leak_census import Look, grown
 from memfit.observe.named_values import named_values
+from memfit.observe.retention import Chain
 from memfit.runtime.living import Survey
 
 LEAST_RATE = 0.02
@@ -33,6 +34,15 @@ class Suspect:
     thing: Any
     points: list[tuple[int, int]] = field(default_factory=list)
     rate: float = 0.0
+
+
+@dataclass
+class Group:
+    """Suspects whose chains have one pattern; ``chain``: that of one of them."""
+
+    pattern: str
+    chain: Chain
+    suspects: list[Suspect] = field(default_factory=list)
 
 
 def levels_off(points: Sequence[tuple[int, float]]) -> bool:

@@ -47,7 +47,8 @@ def slope_words(finding: Finding) -> str:
     spread = ""
     if 0 < low < finding.bytes_per_step < high or (low and high and high > 1.2 * low):
         spread = f" (between {format_bytes(max(0, low))} and {format_bytes(high)})"
-    number = f"{finding.objects_per_step:.3g}"
+    rate = finding.objects_per_step
+    number = f"{round(rate)}" if abs(rate - round(rate)) <= 0.03 * rate else f"{rate:.3g}"
     objects = f", {number} object{'s' * (number != '1')}" if finding.objects_per_step >= 0.01 else ""
     per_thousand = format_bytes(1000 * finding.bytes_per_step)
     return f"{format_bytes(finding.bytes_per_step)} a step{spread}{objects}; {per_thousand} every 1,000 steps"
