@@ -78,6 +78,16 @@ def test_what_is_older_is_charged_to_nobody():
     assert sum(lines.values()) < 1000
 
 
+def test_no_more_is_asked_once_the_time_is_over():
+    tracemalloc.start(12)
+    try:
+        lines = Counter()
+        BirthLines(PYTHON, (), NONE, until=time.thread_time()).charge(channel(), lines)
+    finally:
+        tracemalloc.stop()
+    assert not lines
+
+
 def test_a_loss_leads_to_the_line_that_ran_the_model():
     torch = pytest.importorskip("torch")
     from memfit.frameworks.torch.leak_probe import TorchProbe

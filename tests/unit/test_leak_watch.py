@@ -47,6 +47,28 @@ def test_a_judgement_that_fails_does_not_hide_the_growth(monkeypatch):
     assert any("planned" in note for note in report.notes)
 
 
+def test_a_program_that_grows_for_long_is_judged_while_it_runs():
+    """What is killed for its memory comes to no end; the account on disk names the holder by then."""
+    from memfit.api import leak_hunt
+
+    kept, hunt = [], leak_hunt.Hunt("a loop")
+    for step in range(60):
+        hunt.watcher.turn("declared", "steps", "declared")
+        kept.append(bytearray(30_000))
+        if step == 20:
+            assert not hunt.watcher.judge_due
+            hunt.watcher.lost -= 1e6  # hours later
+    assert hunt.watcher.judge_due
+    hunt.judge_on_the_way()
+    report = hunt.report()
+    assert report.leaking is True
+    assert any(finding.holder.startswith("kept in") for finding in report.findings)
+    assert any("while it ran" in note for note in report.notes)
+    hunt.judge_if_new()  # at its end it is judged all the same
+    assert not any("while it ran" in note for note in hunt.report().notes)
+    hunt.watcher.close()
+
+
 def test_a_loop_that_does_not():
     with memfit.watch() as watching:
         for k in range(60):

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from memfit.api.leak_probes import probes_now
 from memfit.ir.leak import Finding, LeakReport
@@ -47,6 +48,7 @@ class Hunt:
         self.target = target
         self.watcher = Watcher(probes_now, closely=closely, share=share)
         self.judgement: Judgement | None = None
+        self.on_the_way: Judgement | None = None
         self.notes: list[str] = []
         self.ended = ""
         self.began = time.perf_counter()
@@ -95,10 +97,25 @@ class Hunt:
         if self.judgement is None or self.judgement.source != leader.name or leader.count >= 1.25 * last:
             self.judge()
 
+    def judge_on_the_way(self) -> None:
+        """Who holds what grows by now, for a program that may be killed; any later judgement takes its place.
+
+        Nothing is collected or cleared for it, so what only such a trial could tell (native memory) is not said.
+        """
+        known, judged = self.judgement, dict(self.watcher.judged_at)
+        self.judge(final=False)
+        found, self.judgement = self.judgement, known
+        self.watcher.judged_at = judged
+        if found is not None and found is not known:
+            findings = [one for one in found.findings if one.kind not in ("native", "unknown")]
+            note = f"judged at step {found.steps}, while it ran"
+            self.on_the_way = replace(found, findings=findings, notes=[*found.notes, note]) if findings else None
+        self.after()
+
     def report(self) -> LeakReport:
         """The account as it stands."""
         source = self.watcher.leader()
-        found = self.judgement
+        found = self.judgement or self.on_the_way
         curves: dict[str, list[tuple[int, int]]] = {}
         slope, steps, name = None, 0, ""
         if source is not None:

@@ -63,6 +63,13 @@ class ScriptWatch:
             self.watcher.turn(number, loop.name, "loop", loop.depth)
             return
         self.watcher.turn_of(source)
+        if self.watcher.judge_due:
+            self._judge_on_the_way()
+
+    def _judge_on_the_way(self) -> None:
+        self.watcher.judge_due = False
+        if not self.done and self.watcher.active:
+            self.hunt.judge_on_the_way()
 
     def end_loop(self, number: int) -> None:
         """An outermost loop of a function has ended; its variables are still there."""
@@ -87,6 +94,8 @@ class ScriptWatch:
     def turn(self, key: str, name: str, kind: str) -> None:
         """Something that a framework repeats."""
         self.watcher.turn(key, name, kind)
+        if self.watcher.judge_due:
+            self._judge_on_the_way()
 
     def checkpoint(self) -> None:
         """Write the account as it stands."""

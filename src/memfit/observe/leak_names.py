@@ -65,7 +65,7 @@ def replaced(court: _Judge) -> None:
             )
             what = "one graph that gets longer at every step"
         else:
-            kind, what = "replaced", f"a {type(value).__qualname__} that is replaced by a larger one"
+            kind, what = "replaced", f"{type(value).__qualname__} that is replaced by a larger one"
             fix = (
                 f"{name.partition(' in ')[0]} gets longer at every step: keep a running result, or write the parts out"
             )

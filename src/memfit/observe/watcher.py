@@ -31,7 +31,7 @@ from memfit.observe.leak_census import Look, named_sizes, take
 from memfit.observe.leak_leaves import Untracked, untracked
 from memfit.observe.leak_meter import BLOCK_BYTES, Level, Meter, worker_bytes
 from memfit.observe.leak_rise import Rise, rises
-from memfit.observe.leak_sources import FLOOR, Source, leader_of
+from memfit.observe.leak_sources import FLOOR, Source, leader_of, process_slope
 from memfit.observe.leak_suspects import LEAST_RATE, growing_caches, growing_containers, growing_tables
 from memfit.observe.own_objects import own_addresses
 from memfit.observe.probes import Probes
@@ -52,6 +52,8 @@ _FIRST, _SECOND = 3, 12
 """Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
 _DENSITY, _SPARSE = 40, 12
 _FIRST_TIME = 8
+_JUDGE_FROM, _JUDGE_LOOKS = 40, 250
+"""Steps, and times of the last look, after which a growing program is judged while it runs: ten looks' time in 4 %."""
 _LOOK_PER_BLOCK = 2e-7
 """Seconds of a first look, for each block that Python's allocator has handed out."""
 
@@ -94,6 +96,9 @@ class Watcher:
         self._tracked_by: Source | None = None
         self._rise: tuple[Source, Rise, Rise] | None = None
         self._traced: tuple[Source, int] | None = None
+        self.judge_due = False
+        """Whether a judgement while the program runs is worth its time: one that is killed is judged no more."""
+        self._judge_from = _JUDGE_FROM
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -150,6 +155,7 @@ class Watcher:
                 self.meter.exclude_numbers(len(source.samples.columns()))
             if leader is source:
                 self._closer(source, level)
+                self._note_judgement_due(source)
             self.own_seconds += time.thread_time() - spent
         except Exception as error:  # the program must not notice a fault of its watching
             self.active = False
@@ -213,6 +219,17 @@ class Watcher:
         self.on_look()
         if self.line_window is not None and self.line_window.open:
             self.line_window.begin_here()
+
+    def _note_judgement_due(self, source: Source) -> None:
+        if (
+            source.count < self._judge_from
+            or self.birth_window is None
+            or self._window_end
+            or len(self.looks) < _FREE_LOOKS
+        ):
+            return
+        if self.clock() - source.first >= _JUDGE_LOOKS * self._look_seconds and process_slope(source).growing:
+            self._judge_from, self.judge_due = 3 * source.count, True
 
     def _first_look_due(self, source: Source, level: Level, more: bool) -> bool:
         if source.count < (_FIRST_TIME if source.kind == "time" else _FIRST):

@@ -34,7 +34,9 @@ def leak_headline(report: LeakReport) -> str:
 def leak_facts(report: LeakReport) -> str:
     """What was run and looked at, in one line."""
     steps = f"{report.steps} steps ({report.step_source})" if report.step_source else "no steps"
-    ended = f"; it ended with {report.ended}" if report.ended else ""
+    ended = ""
+    if report.ended:
+        ended = f"; it was {report.ended}" if report.ended.startswith("killed") else f"; it ended with {report.ended}"
     return (
         f"{report.target}: {steps} in {format_seconds(report.seconds)}, verdict in "
         f"{format_seconds(report.verdict_seconds)}{ended}"
