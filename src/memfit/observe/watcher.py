@@ -210,10 +210,10 @@ class Watcher:
             return
         before, began = self.meter.read(), time.thread_time()
         seen = self.look()
+        self._look_seconds = time.thread_time() - began
         if self._closely and len(self.looks) >= 2 and self.line_window is None:
             self._trace_if_growing(source, seen)
         del seen
-        self._look_seconds = time.thread_time() - began
         self._rise = None  # a look leaves resident memory behind
         self.meter.exclude(before)
         self.on_look()
