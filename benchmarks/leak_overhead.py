@@ -118,7 +118,7 @@ def main() -> None:
         }  # fmt: skip
         row = found[mode]
         print(f"{mode:20} {row['ratio']:.3f}x ({row['least']:.3f} to {row['most']:.3f}), steady {row['steady']:.3f}x")
-    write("leak-overhead", {"ratios": found})
+        write("leak-overhead", {"ratios": found})
 
 
 if __name__ == "__main__":

@@ -126,6 +126,17 @@ def test_a_mode_that_the_program_set_itself_is_left_alone():
         torch.autograd.set_detect_anomaly(False)
 
 
+def test_a_profiler_that_is_on_keeps_events():
+    torch = pytest.importorskip("torch")
+    from memfit.frameworks.torch.leak_probe import TorchProbe
+
+    with torch.autograd.profiler.profile():
+        known = TorchProbe().recording()
+    assert known is not None
+    assert "torch.profiler" in known.holder
+    assert TorchProbe().recording() is None
+
+
 KEPT = {}
 
 

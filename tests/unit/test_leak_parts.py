@@ -224,6 +224,13 @@ class TestRetention:
         finally:
             del HOLDER.view
 
+    def test_an_array_holds_its_objects(self):
+        HOLDER.table = np.array([[None], [object()]], object)
+        try:
+            assert holder_words(_chain(lambda: HOLDER.table[1, 0])).endswith("HOLDER.table[1]")
+        finally:
+            del HOLDER.table
+
     def test_bytes_of_one_element_are_its_own(self):
         old = np.sort(np.fromiter(map(id, gc.get_objects()), np.int64))
         container = [np.zeros(1000) for _ in range(6)]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,31 @@ def test_a_program_that_grows_for_long_is_judged_while_it_runs():
     hunt.judge_if_new()  # at its end it is judged all the same
     assert not any("while it ran" in note for note in hunt.report().notes)
     hunt.watcher.close()
+
+
+def test_of_two_lists_under_one_pattern_the_heavy_one_is_named():
+    history = {"train": [], "validation": []}
+    with memfit.watch() as watching:
+        for step in range(60):
+            watching.step()
+            history["train"].append(float(step))
+            history["validation"].append(bytearray(30_000))
+    best = watching.report.findings[0]
+    assert best.holder.startswith("history['validation']"), best
+    assert best.bytes_per_step > 25_000
+
+
+def test_memory_behind_objects_of_compiled_code_is_theirs():
+    """A compressor shows some hundred bytes and holds a quarter of a megabyte outside of Python's objects."""
+    kept = []
+    with memfit.watch() as watching:
+        for _ in range(60):
+            watching.step()
+            kept.append(zlib.compressobj())
+    best = watching.report.findings[0]
+    assert best.holder.startswith("kept in"), best
+    assert "Compress objects hold memory outside of Python" in best.what
+    assert best.bytes_per_step > 100_000
 
 
 def test_a_loop_that_does_not():

@@ -37,10 +37,8 @@ def leak_facts(report: LeakReport) -> str:
     ended = ""
     if report.ended:
         ended = f"; it was {report.ended}" if report.ended.startswith("killed") else f"; it ended with {report.ended}"
-    return (
-        f"{report.target}: {steps} in {format_seconds(report.seconds)}, verdict in "
-        f"{format_seconds(report.verdict_seconds)}{ended}"
-    )
+    verdict = f", verdict in {format_seconds(report.verdict_seconds)}" if report.verdict_seconds else ""
+    return f"{report.target}: {steps} in {format_seconds(report.seconds)}{verdict}{ended}"
 
 
 def slope_words(finding: Finding) -> str:
