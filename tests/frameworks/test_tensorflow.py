@@ -171,6 +171,21 @@ def test_bodies_return_without_an_operation_of_their_own() -> None:
     assert (first != second).any()
 
 
+def test_what_hands_values_on_holds_no_bytes_and_goes() -> None:
+    def swish(x: Any) -> Any:
+        return tf.nn.silu(tf.nn.bias_add(x, tf.zeros(8))) @ tf.ones((8, 8))  # an IdentityN for its gradient, zeros
+
+    found = captured(swish, tf.TensorSpec((None, 8)))
+    kinds = [op.kind for op in found.program.operations]
+    assert {"tf.IdentityN", "tf.BiasAdd"} <= set(kinds)
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert [op.kind for op in smaller.operations if op.kind != "tf.Identity"] == ["tf.Sigmoid", "tf.Mul", "tf.MatMul"]
+    rows = 1000 * 8 * 4
+    assert totals(found.program, {"batch": 1000})[0] < 4.1 * rows  # what goes in, with its bias, its sigmoid, their product: no copies
+    x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(Applied(found, smaller)(x)), np.asarray(swish(tf.constant(x))), rtol=1e-5)
+
+
 def test_a_clamped_size_is_no_constant() -> None:
     function = lambda x: tf.reshape(tf.tile(x[: tf.minimum(tf.shape(x)[0], 64)], [2, 1]), [-1, 8])  # noqa: E731
     traced = tf.function(function).get_concrete_function(tf.TensorSpec((None, 8)))
