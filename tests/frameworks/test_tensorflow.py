@@ -181,7 +181,9 @@ def test_what_hands_values_on_holds_no_bytes_and_goes() -> None:
     smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
     assert [op.kind for op in smaller.operations if op.kind != "tf.Identity"] == ["tf.Sigmoid", "tf.Mul", "tf.MatMul"]
     rows = 1000 * 8 * 4
-    assert totals(found.program, {"batch": 1000})[0] < 4.1 * rows  # what goes in, with its bias, its sigmoid, their product: no copies
+    assert (
+        totals(found.program, {"batch": 1000})[0] < 4.1 * rows
+    )  # what goes in, with its bias, its sigmoid, their product: no copies
     x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     np.testing.assert_allclose(np.asarray(Applied(found, smaller)(x)), np.asarray(swish(tf.constant(x))), rtol=1e-5)
 
