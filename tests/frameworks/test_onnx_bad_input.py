@@ -159,6 +159,12 @@ def test_a_graph_that_breaks_a_rule(tmp_path: Path, capsys: Any, case: str) -> N
         assert why in refused(capsys, *command)
 
 
+def test_a_name_that_is_no_text(tmp_path: Path, capsys: Any) -> None:
+    path = saved(linear(), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"MatMul", b"Mat\x8ful").replace(b"\x01t", b"\x01\x8f"))
+    assert "is no text" in refused(capsys, "optimize", str(path))
+
+
 def test_weights_beside_the_model_of_another_size(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(1024))
     path = str(external(tmp_path, "weights.bin", length=1000))

@@ -29,6 +29,8 @@ def check_graph(graph: Any, target: str, around: frozenset[str] = frozenset()) -
         TargetError: which rule, where.
     """
     made: set[str] = set()
+    if any(not isinstance(name, str) for name in _names(graph)):
+        raise TargetError(target, "a name in it is no text", _AGAIN)
     for node in graph.node:
         for name in filter(None, node.output):
             if name in made:
@@ -55,6 +57,15 @@ def check_graph(graph: Any, target: str, around: frozenset[str] = frozenset()) -
         sorted_nodes(graph)
     except ValueError as error:
         raise TargetError(target, f"its graph is cyclic: these nodes wait for each other: {error}", _AGAIN) from error
+
+
+def _names(graph: Any) -> Iterator[Any]:
+    """Every name in a graph, those of bodies left out; bytes where one is no UTF-8."""
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield value.name
 
 
 def _wrong_bodies(node: Any, bodies: dict[str, Any]) -> str:
