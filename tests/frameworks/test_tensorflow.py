@@ -188,6 +188,22 @@ def test_what_hands_values_on_holds_no_bytes_and_goes() -> None:
     np.testing.assert_allclose(np.asarray(Applied(found, smaller)(x)), np.asarray(swish(tf.constant(x))), rtol=1e-5)
 
 
+def test_products_read_matrices_as_they_lie() -> None:
+    def products(x: Any) -> Any:
+        flat = tf.matmul(tf.transpose(x), tf.transpose(tf.sin(x)), transpose_a=True, transpose_b=True)
+        stacked = tf.reshape(tf.concat([x, x], 0), [2, -1, 4])
+        read = tf.transpose(stacked, [0, 2, 1])
+        kept = tf.transpose(stacked, [2, 1, 0])  # another turn
+        return flat, tf.matmul(read, stacked), read + 1.0, tf.matmul(tf.transpose(stacked, [0, 2, 1]), stacked), kept
+
+    found = captured(products, tf.TensorSpec((4, 4)))
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert [op.kind for op in smaller.operations].count("tf.Transpose") <= 2
+    x = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    for wanted, got in zip(products(tf.constant(x)), Applied(found, smaller)(x), strict=True):
+        np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=1e-5, atol=1e-6)
+
+
 def test_a_clamped_size_is_no_constant() -> None:
     function = lambda x: tf.reshape(tf.tile(x[: tf.minimum(tf.shape(x)[0], 64)], [2, 1]), [-1, 8])  # noqa: E731
     traced = tf.function(function).get_concrete_function(tf.TensorSpec((None, 8)))
