@@ -310,6 +310,34 @@ def test_bad_input(saved: str, tmp_path: Path, capsys: Any) -> None:
     assert "no.keras" in refused(capsys, "predict", str(tmp_path / "no.keras"))
 
 
+ODD = """
+import tensorflow as tf
+X = tf.TensorSpec((None, 4))
+def raises():
+    def model(x):
+        raise RuntimeError("no such layer")
+    return model, X
+def random():
+    return tf.function(lambda x: x + tf.random.normal(tf.shape(x))), X
+def part():
+    return tf.function(lambda x: x[: tf.cast(x[0, 0], tf.int32)] * 2.0), X
+def complex():
+    return tf.function(lambda x: tf.signal.fft(tf.cast(x, tf.complex64))), X
+"""
+
+
+def test_odd_models(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "odd_steps.py"
+    file.write_text(ODD)
+    said = refused(capsys, "predict", f"{file}:raises")
+    assert "RuntimeError: no such layer" in said
+    assert f"{file}:6" in said
+    assert "random numbers" in refused(capsys, "optimize", f"{file}:random")
+    assert main(["optimize", f"{file}:random", "--no-verify"]) == 0
+    assert predict(f"{file}:part", bound={"batch": 100}).peak.live >= 2 * 100 * 4 * 4  # at most all rows
+    assert optimize(f"{file}:complex").max_error == 0
+
+
 def test_an_operator_without_sizes(tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "opaque.py"
     file.write_text(
