@@ -285,3 +285,7 @@ def test_what_cannot_be_written_or_stepped_is_one_message(tmp_path: Path, capsys
         assert "bug of memfit" not in said
         assert not output.exists()
     assert main(["optimize", f"{file}:key"]) == 0
+    capsys.readouterr()
+    for command in ("profile", "lint"):
+        assert main([command, f"{file}:callback"]) == 2
+        assert "a step of JAX" in capsys.readouterr().err
