@@ -277,6 +277,12 @@ def test_bad_files(network: Path, tmp_path: Path, capsys: Any) -> None:
     def no_sizes(model: Any) -> None:
         del model["graph_module"]["graph"]["tensor_values"]["linear"]
 
+    def negative(model: Any) -> None:
+        model["graph_module"]["graph"]["tensor_values"]["linear"]["sizes"][1]["as_int"] = -1
+
+    def nameless(model: Any) -> None:
+        model["graph_module"]["module_call_graph"][0]["fqn"] = "x"
+
     def large(config: Any) -> None:
         config["config"]["linear.weight"]["tensor_meta"]["sizes"] = [{"as_int": 1 << 40}, {"as_int": 8}]
 
@@ -296,6 +302,8 @@ def test_bad_files(network: Path, tmp_path: Path, capsys: Any) -> None:
         changed(network, tmp_path / "c.pt2", "weights/weight_0", lambda _: None).name: "missing",
         changed(network, tmp_path / "d.pt2", "models/model.json", edited(old)).name: "format is 5.x",
         changed(network, tmp_path / "e.pt2", "models/model.json", lambda _: b"[[[").name: "damaged",
+        changed(network, tmp_path / "f.pt2", "models/model.json", edited(negative)).name: "damaged",
+        changed(network, tmp_path / "g.pt2", "models/model.json", edited(nameless)).name: "damaged",
     }  # fmt: skip
     for name, text in cases.items():
         for command in ("predict", "plan", "optimize"):

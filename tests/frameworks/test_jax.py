@@ -253,3 +253,39 @@ def test_predict_and_plan_read_a_function_of_jax(tmp_path: Path) -> None:
     found = predict(f"{file}:train", budget=2 * report.peak.allocated, find_batch="batch").largest_batch
     assert found is not None
     assert found["value"] > 16
+
+
+BAD = """
+import jax, jax.numpy as jnp, numpy as np
+X = np.ones((4, 8), np.float32)
+def callback():
+    return (lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct((4, 8), jnp.float32), x) + jnp.ones(8)), X
+def unregistered():
+    return (lambda x: jnp.linalg.svd(x)), X
+def optimizer():
+    return {"model": lambda w, x: jnp.sum(x @ w), "inputs": (jnp.ones((8, 8)), X), "optimizer": "adam"}
+def key():
+    return (lambda k: jax.random.normal(k, (3,)) + jnp.ones(3)), jax.random.key(0)
+"""
+
+
+def test_what_cannot_be_written_or_stepped_is_one_message(tmp_path: Path, capsys: Any) -> None:
+    from memfit.cli.main import main
+
+    file, output = tmp_path / "bad_steps_of_jax.py", tmp_path / "model.bin"
+    file.write_text(BAD)
+    for name, text in (
+        ("callback", "cannot write"),
+        ("unregistered", "cannot write"),
+        ("optimizer", "init and update"),
+    ):
+        assert main(["optimize", f"{file}:{name}", "--output", str(output)]) == 2
+        said = capsys.readouterr().err
+        assert text in said
+        assert "bug of memfit" not in said
+        assert not output.exists()
+    assert main(["optimize", f"{file}:key"]) == 0
+    capsys.readouterr()
+    for command in ("profile", "lint"):
+        assert main([command, f"{file}:callback"]) == 2
+        assert "a step of JAX" in capsys.readouterr().err

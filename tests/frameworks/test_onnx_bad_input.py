@@ -95,6 +95,84 @@ def test_weights_beside_the_model_are_read_where_they_are_whole(tmp_path: Path, 
     assert json.loads(capsys.readouterr().out)["peak"]["live"] == 1024 + 2 * 16 * 4 * 2
 
 
+def linear() -> Any:
+    nodes = [node("MatMul", "x w", "t"), node("Relu", "t", "y")]
+    return model(nodes, [value("x", ["n", 16])], [value("y", ["n", 16])], {"w": weights(16, 16)})
+
+
+def more_bytes(made: Any) -> None:
+    made.graph.initializer[0].raw_data += b"more"
+
+
+def another_type(made: Any) -> None:
+    made.graph.initializer[0].data_type = 99
+
+
+def nothing_read(made: Any) -> None:
+    made.graph.node[0].input[0] = "nothing"
+
+
+def made_twice(made: Any) -> None:
+    made.graph.node[1].output[0] = "t"
+
+
+def half_a_branch(made: Any) -> None:
+    body = onnx.helper.make_graph([node("Relu", "x", "u")], "body", [], [value("u", None)])
+    made.graph.node[1].CopyFrom(onnx.helper.make_node("If", ["t"], ["y"], then_branch=body))
+
+
+def loop_of(*nodes: Any) -> Any:
+    def change(made: Any) -> None:
+        numbers = [value("i", [], "int64"), value("c", [], "bool"), value("s", ["n", 16])]
+        outputs = [value("d", [], "bool"), *([value("b", ["n", 16])] if len(nodes) > 1 else [])]
+        body = onnx.helper.make_graph(list(nodes), "body", numbers, outputs)
+        made.graph.node[1].CopyFrom(onnx.helper.make_node("Loop", ["", "", "t"], ["y"], body=body))
+
+    return change
+
+
+def turned_too_far(made: Any) -> None:
+    made.graph.node[1].CopyFrom(node("Transpose", "t", "y", perm=[0, 5]))
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+SAME = node("Identity", "c", "d")
+BROKEN = {
+    "more bytes than its shape says": (more_bytes, "takes 1024 bytes, and there are 1028"),
+    "an element type that is none": (another_type, "element type 99"),
+    "a name that nothing makes": (nothing_read, "reads 'nothing', which nothing makes"),
+    "a name made twice": (made_twice, "two of its operations make 't'"),
+    "a branch without its other half": (half_a_branch, "no else_branch"),
+    "a loop that hands on too little": (loop_of(SAME), "a body from 3 values to 1"),
+    "a cycle in a body": (loop_of(SAME, node("Add", "s b", "a"), node("Relu", "a", "b")), "cyclic"),
+    "axes that are not there": (turned_too_far, "sizes of what Transpose"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_graph_that_breaks_a_rule(tmp_path: Path, capsys: Any, case: str) -> None:
+    change, why = BROKEN[case]
+    made = linear()
+    change(made)
+    path = str(saved(made, tmp_path))
+    for command in (["predict", path, "--bind", "n=2"], ["optimize", path]):
+        assert why in refused(capsys, *command)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, capsys: Any) -> None:
+    path = saved(linear(), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"MatMul", b"Mat\x8ful").replace(b"\x01t", b"\x01\x8f"))
+    assert "is no text" in refused(capsys, "optimize", str(path))
+
+
+def test_weights_beside_the_model_of_another_size(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(1024))
+    path = str(external(tmp_path, "weights.bin", length=1000))
+    assert "takes 1024 bytes, and there are 1000" in refused(capsys, "predict", path, "--bind", "n=2")
+    path = str(external(tmp_path, "a\0b"))
+    assert "outside of the model's folder" in refused(capsys, "predict", path, "--bind", "n=2")
+
+
 def test_an_unknown_operator(tmp_path: Path, capsys: Any) -> None:
     made = model([node("Unheard", "x", "y")], [value("x", [2])], [value("y", [2])])
     assert "Unheard" in refused(capsys, "predict", str(saved(made, tmp_path)))

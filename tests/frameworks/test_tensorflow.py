@@ -171,6 +171,39 @@ def test_bodies_return_without_an_operation_of_their_own() -> None:
     assert (first != second).any()
 
 
+def test_what_hands_values_on_holds_no_bytes_and_goes() -> None:
+    def swish(x: Any) -> Any:
+        return tf.nn.silu(tf.nn.bias_add(x, tf.zeros(8))) @ tf.ones((8, 8))  # an IdentityN for its gradient, zeros
+
+    found = captured(swish, tf.TensorSpec((None, 8)))
+    kinds = [op.kind for op in found.program.operations]
+    assert {"tf.IdentityN", "tf.BiasAdd"} <= set(kinds)
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert [op.kind for op in smaller.operations if op.kind != "tf.Identity"] == ["tf.Sigmoid", "tf.Mul", "tf.MatMul"]
+    rows = 1000 * 8 * 4
+    assert (
+        totals(found.program, {"batch": 1000})[0] < 4.1 * rows
+    )  # what goes in, with its bias, its sigmoid, their product: no copies
+    x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(Applied(found, smaller)(x)), np.asarray(swish(tf.constant(x))), rtol=1e-5)
+
+
+def test_products_read_matrices_as_they_lie() -> None:
+    def products(x: Any) -> Any:
+        flat = tf.matmul(tf.transpose(x), tf.transpose(tf.sin(x)), transpose_a=True, transpose_b=True)
+        stacked = tf.reshape(tf.concat([x, x], 0), [2, -1, 4])
+        read = tf.transpose(stacked, [0, 2, 1])
+        kept = tf.transpose(stacked, [2, 1, 0])  # another turn
+        return flat, tf.matmul(read, stacked), read + 1.0, tf.matmul(tf.transpose(stacked, [0, 2, 1]), stacked), kept
+
+    found = captured(products, tf.TensorSpec((4, 4)))
+    smaller = optimize_program(found.program, Bench(found.values), rewrites=REWRITES).program
+    assert [op.kind for op in smaller.operations].count("tf.Transpose") <= 2
+    x = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    for wanted, got in zip(products(tf.constant(x)), Applied(found, smaller)(x), strict=True):
+        np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=1e-5, atol=1e-6)
+
+
 def test_a_clamped_size_is_no_constant() -> None:
     function = lambda x: tf.reshape(tf.tile(x[: tf.minimum(tf.shape(x)[0], 64)], [2, 1]), [-1, 8])  # noqa: E731
     traced = tf.function(function).get_concrete_function(tf.TensorSpec((None, 8)))
@@ -275,6 +308,34 @@ def test_bad_input(saved: str, tmp_path: Path, capsys: Any) -> None:
     assert "TensorListStuck" in refused(capsys, "predict", str(custom))
     (tmp_path / "no.keras").write_bytes(b"PK\x03\x04 nothing")
     assert "no.keras" in refused(capsys, "predict", str(tmp_path / "no.keras"))
+
+
+ODD = """
+import tensorflow as tf
+X = tf.TensorSpec((None, 4))
+def raises():
+    def model(x):
+        raise RuntimeError("no such layer")
+    return model, X
+def random():
+    return tf.function(lambda x: x + tf.random.normal(tf.shape(x))), X
+def part():
+    return tf.function(lambda x: x[: tf.cast(x[0, 0], tf.int32)] * 2.0), X
+def complex():
+    return tf.function(lambda x: tf.signal.fft(tf.cast(x, tf.complex64))), X
+"""
+
+
+def test_odd_models(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "odd_steps.py"
+    file.write_text(ODD)
+    said = refused(capsys, "predict", f"{file}:raises")
+    assert "RuntimeError: no such layer" in said
+    assert f"{file}:6" in said
+    assert "random numbers" in refused(capsys, "optimize", f"{file}:random")
+    assert main(["optimize", f"{file}:random", "--no-verify"]) == 0
+    assert predict(f"{file}:part", bound={"batch": 100}).peak.live >= 2 * 100 * 4 * 4  # at most all rows
+    assert optimize(f"{file}:complex").max_error == 0
 
 
 def test_an_operator_without_sizes(tmp_path: Path, capsys: Any) -> None:

@@ -17,7 +17,8 @@ from memfit.api.optimizing import SIZE, projected_peak
 from memfit.api.programs import step_of_other
 from memfit.errors import TargetError, VerifyError
 from memfit.frameworks.comparing import Compared
-from memfit.ir.program import Program
+from memfit.ir.ops.table import facts
+from memfit.ir.program import Program, programs
 from memfit.passes.exact import Optimized
 from memfit.report.optimize_summary import ModelFigures, OptimizeReport
 
@@ -58,6 +59,11 @@ def optimize_other(
         say("checking the new model", None, None)
         compared = found.compare(bound)
         if not compared.max_error <= TOLERANCE:
+            if any(facts(operation).random for inner in programs(found.program) for operation in inner.operations):
+                raise TargetError(
+                    found.program.name, "it draws random numbers, so that no two runs of it are equal",
+                    "give it numbers that are drawn outside, or leave the check out with --no-verify",
+                )  # fmt: skip
             what = "outputs of the optimised model"
             raise VerifyError(what, f"a difference of at most {TOLERANCE}", compared.max_error)
     written = found.write(output)

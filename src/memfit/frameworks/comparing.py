@@ -133,7 +133,8 @@ def difference(expected: Any, found: Any) -> tuple[float, bool]:
     if a.dtype.kind not in "fc":
         same = bool((a == b).all())
         return (0.0 if same else float("inf")), same
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    wide = np.complex128 if a.dtype.kind == "c" else np.float64
+    a64, b64 = a.astype(wide), b.astype(wide)
     if not np.array_equal(np.isnan(a64), np.isnan(b64)) or not np.array_equal(np.isinf(a64), np.isinf(b64)):
         return float("inf"), False
     kept = np.isfinite(a64)

@@ -22,6 +22,11 @@ def remove_identities(program: Program, bench: Workbench) -> Program:
     """``program`` with operations that change nothing left out."""
     work = Rewriting(program)
     for index, operation in enumerate(program.operations):
+        if facts(operation).name == "IdentityN" and not work.outputs.intersection(operation.outputs):
+            for source, output in zip(operation.inputs, operation.outputs, strict=True):
+                work.rename(output, source)
+            work.replace(index)
+            continue
         source = _same_as(program, operation, bench)
         if not source:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memfit.errors import TargetError
 from memfit.files import write_atomically
 from memfit.frameworks.comparing import Compared, compare_calls
 from memfit.frameworks.jax.apply import apply, evaluate
@@ -50,6 +51,13 @@ class Bench:
             return None
 
 
+def _key(leaf: Any, kind: Any) -> Any:
+    """The bits of a random key as the key that the function takes; anything else as it is."""
+    if not hasattr(kind, "dtype") or not jax.dtypes.issubdtype(kind.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.random.wrap_key_data(leaf, impl=kind.dtype._impl.name)
+
+
 class Smaller:
     """``program`` and what the passes made of it (``optimized``); see ``api.optimizing_programs``."""
 
@@ -78,7 +86,10 @@ class Smaller:
         return compare_calls(self.program, original, applied, bound)
 
     def _runner(self, function: Callable[..., Any]) -> Callable[..., list[Any]]:
+        kinds = jax.tree.leaves(self._arguments)
+
         def call(*leaves: Any) -> list[Any]:
+            leaves = tuple(_key(leaf, kind) for leaf, kind in zip(leaves, kinds, strict=True))
             return [np.asarray(x) for x in jax.tree.leaves(function(*jax.tree.unflatten(self.captured.inputs, leaves)))]
 
         return call
@@ -88,5 +99,12 @@ class Smaller:
         if output is None:
             return self.optimized.program.constant_bytes
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._arguments)
-        data: bytes = jax.export.export(jax.jit(self.applied))(*shapes).serialize()
+        try:
+            data: bytes = jax.export.export(jax.jit(self.applied))(*shapes).serialize()
+        except Exception as error:  # callbacks, types of results that nobody registered, primitives of its own
+            first = (str(error).strip().splitlines() or [""])[0][:300]
+            raise TargetError(
+                self.program.name, f"jax.export cannot write it ({type(error).__name__}: {first})",
+                "leave --output out for the report alone",
+            ) from error  # fmt: skip
         return write_atomically(output, data)

@@ -73,6 +73,9 @@ def jax_step(step: Step, target: str = "step") -> JaxStep:
         call = step.model
     train = step.train if step.train is not None else step.loss is not None or step.optimizer is not None
     loss = step.loss
+    if train and step.optimizer is not None and not all(hasattr(step.optimizer, name) for name in ("init", "update")):
+        what = type(step.optimizer).__name__
+        raise TargetError(target, f"its optimizer is a {what} without init and update", "give one of optax's kind")
 
     def forward(*given: Any) -> Any:
         output = call(*given)

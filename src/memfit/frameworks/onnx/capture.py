@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 
 from memfit.errors import TargetError
-from memfit.frameworks.onnx.model_file import load_model, sorted_nodes
+from memfit.frameworks.onnx.element_types import dtype_name
+from memfit.frameworks.onnx.graph_rules import sorted_nodes
+from memfit.frameworks.onnx.model_file import load_model
 from memfit.frameworks.onnx.shapes import infer_types
-from memfit.frameworks.onnx.weights import Weights, dtype_name
+from memfit.frameworks.onnx.weights import Weights
 from memfit.ir.dimension import Size, parse_size, symbol
 from memfit.ir.program import OPTIONAL, SEQUENCE, Constant, Operation, Program, Type
 from memfit.ir.verify import verify
+
+DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, OverflowError)
+"""What reading a graph raises that breaks rules which nothing before it looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,14 @@ def capture(path: str | Path) -> Captured:
         MissingFrameworkError, TargetError: see ``load_model``; or an operator is unknown and nothing tells its sizes.
     Cost: reading and hashing the file, then about 0.1 ms a node.
     """
-    return capture_model(load_model(path), Path(path))
+    model = load_model(path)
+    try:
+        return capture_model(model, Path(path))
+    except DAMAGE as error:
+        text = str(error).splitlines()[0][:120] if str(error) else ""
+        raise TargetError(
+            str(path), f"its graph is not as ONNX has it ({type(error).__name__}: {text})", "export it again"
+        ) from error
 
 
 def program_of_file(path: str | Path) -> Program:

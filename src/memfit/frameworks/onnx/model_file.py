@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from memfit.errors import MissingFrameworkError, TargetError
+from memfit.frameworks.onnx.element_types import dtype_name
+from memfit.frameworks.onnx.graph_rules import check_bytes, check_graph, stored_bytes
 
 _PROTOBUF_LIMIT = 2**31 - 1
 _LARGE = 1 << 14
@@ -59,7 +61,10 @@ def load_model(path: str | Path) -> Any:
     external = [tensor for tensor in tensors(model) if is_external(tensor)]
     for tensor in external:
         data_file(path, tensor)
-    _check_cycles(model.graph, name)
+    for tensor in tensors(model):
+        if tensor.HasField("raw_data"):
+            check_bytes(tensor, dtype_name(tensor.data_type), len(tensor.raw_data), name)
+    check_graph(model.graph, name)
     _check(onnx, model, path, bool(external))
     if any((function.domain, function.name) not in _KERNELS for function in model.functions):
         from onnx import inliner
@@ -110,7 +115,7 @@ def data_file(path: Path, tensor: Any) -> tuple[Path, int, int]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     folder = os.path.realpath(path.parent)
-    file = os.path.realpath(os.path.join(folder, location))
+    file = os.path.realpath(os.path.join(folder, location)) if "\0" not in location else ""
     where = f"the weights {tensor.name!r} lie in {location!r}"
     if not location or os.path.isabs(location) or not file.startswith(folder + os.sep):
         raise TargetError(
@@ -121,7 +126,7 @@ def data_file(path: Path, tensor: Any) -> tuple[Path, int, int]:
     try:
         offset = int(entries.get("offset") or 0)
         available = os.path.getsize(file) - offset
-        length = int(entries["length"]) if entries.get("length") else available
+        length = int(entries["length"]) if entries.get("length") else stored_bytes(tensor, dtype_name(tensor.data_type))
     except ValueError as error:
         raise TargetError(str(path), f"{where} at an offset or length that is no number") from error
     if offset < 0 or length < 0 or length > available:
@@ -129,6 +134,7 @@ def data_file(path: Path, tensor: Any) -> tuple[Path, int, int]:
             str(path), f"{where} at bytes {offset} to {offset + length}, but that file ends at {available + offset}",
             "copy the weights again",
         )  # fmt: skip
+    check_bytes(tensor, dtype_name(tensor.data_type), length, str(path))
     return Path(file), offset, length
 
 
@@ -166,54 +172,6 @@ def _without_weights(onnx: Any, model: Any) -> Any:
         elif tensor.name not in listed:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return light
-
-
-def sorted_nodes(graph: Any) -> list[Any]:
-    """The nodes of a graph in an order in which each is after what it reads; the given one where it is such.
-
-    Raises:
-        ValueError: nodes wait for each other; the text names some.
-    """
-    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    waits = [{made_by[name] for name in _reads(node) if name in made_by} for node in graph.node]
-    if all(other < index for index, others in enumerate(waits) for other in others):
-        return list(graph.node)
-    order: list[int] = []
-    readers: list[list[int]] = [[] for _ in waits]
-    for index, others in enumerate(waits):
-        for other in others:
-            readers[other].append(index)
-    left = [len(others) for others in waits]
-    ready = [index for index, count in enumerate(left) if count == 0]
-    while ready:
-        index = ready.pop()
-        order.append(index)
-        for reader in readers[index]:
-            left[reader] -= 1
-            if left[reader] == 0:
-                ready.append(reader)
-    if len(order) < len(waits):
-        stuck = [graph.node[index].name or graph.node[index].op_type for index, count in enumerate(left) if count]
-        raise ValueError(", ".join(stuck[:4]))
-    return [graph.node[index] for index in order]
-
-
-def _reads(node: Any) -> set[str]:
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            names |= {name for inner in attribute.g.node for name in _reads(inner)}
-            names |= {output.name for output in attribute.g.output}
-    return names
-
-
-def _check_cycles(graph: Any, name: str) -> None:
-    try:
-        sorted_nodes(graph)
-    except ValueError as error:
-        raise TargetError(
-            name, f"its graph is cyclic: these nodes wait for each other: {error}", "export it again"
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from memfit.analyses.lowering import numbers_for
 from memfit.errors import OutputError, TargetError, VerifyError
 from memfit.frameworks.comparing import Compared, inputs_for
 from memfit.frameworks.onnx.bench import Bench
-from memfit.frameworks.onnx.capture import Captured, capture
+from memfit.frameworks.onnx.capture import Captured, capture, check_known
 from memfit.frameworks.onnx.rewrites import REWRITES
 from memfit.frameworks.onnx.running import ENVIRONMENT, LEAN, PLAIN, compare, process_peak
 from memfit.frameworks.onnx.writing import model_proto, write_model
@@ -38,6 +38,7 @@ def smaller(
     if progress is not None:
         progress("reading the model")
     captured = capture(path)
+    check_known(captured.program)
     bench = Bench(captured.weights, captured.program.meta["opsets"])
     done = optimize_program(
         captured.program, bench, rewrites=REWRITES, bound=bound, reorder=reorder, progress=progress

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from memfit.frameworks.onnx.element_types import dtype_name
 from memfit.frameworks.onnx.shapes import Node, Rule, numeric
-from memfit.frameworks.onnx.weights import dtype_name
 from memfit.ir.dimension import Expression, Shape, Size, ceil_divide, largest, product, smallest
 from memfit.ir.program import SEQUENCE, Type
 

@@ -60,7 +60,7 @@ def _shape(node: Node) -> Any:
 
 
 def _cast(node: Node) -> Any:
-    from memfit.frameworks.onnx.weights import dtype_name
+    from memfit.frameworks.onnx.element_types import dtype_name
 
     value = node.value(0)
     if value is None:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from memfit.frameworks.onnx.weights import Weights, dtype_name, dtype_number
+from memfit.frameworks.onnx.element_types import dtype_name, dtype_number
+from memfit.frameworks.onnx.weights import Weights
 from memfit.ir.dimension import Expression, Size, parse_size, symbol
 from memfit.ir.program import OPTIONAL, SEQUENCE, Constant, Operation, Program, Type
 

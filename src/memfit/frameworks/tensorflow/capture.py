@@ -280,6 +280,8 @@ class _Level:
         ):  # fmt: skip
             attributes.append(("stateful", True))
         bodies = self._bodies(op, inputs)
+        if kind == "IdentityN":
+            attributes.append(("shares", tuple((index, index) for index in range(len(inputs)))))
         if kind in LOOPS:
             body = dict(bodies)["body"]
             shares = _passed_on(body)

@@ -3,6 +3,7 @@
 shapes    whole numbers that follow from sizes alone become constants; the target of a reshape too, one size left open
 affine    a convolution or product by constant weights takes over the scaling and the bias behind it, as a batch
           normalisation at inference is written: w*s and b*s + t are computed once (equal up to rounding)
+turned    a product reads matrices as they lie instead of turned ones (equal up to rounding)
 pads      zeros put around images are the convolution's own padding: no larger image is made (the same bits)
 """
 
@@ -206,6 +207,44 @@ class _Affine:
         self.touched.update((index, at))
 
 
+_FLAGS = {
+    "MatMul": ("transpose_a", "transpose_b"),
+    "BatchMatMul": ("adj_x", "adj_y"),
+    "BatchMatMulV2": ("adj_x", "adj_y"),
+}
+
+
+def turned(program: Program, bench: Workbench) -> Program:
+    """``program`` with transposes of the last two axes, where a product alone reads them, done by the product."""
+    work = Rewriting(program)
+    for index, operation in enumerate(program.operations):
+        flags = _FLAGS.get(operation.kind.partition(".")[2], ())
+        for place, flag in enumerate(flags):
+            name = operation.inputs[place]
+            at = program.producer.get(name)
+            alone = name not in work.outputs and set(program.readers.get(name, ())) == {index}
+            if at is None or not alone or not _turns(program, program.operations[at], bench):
+                continue
+            inputs = list(operation.inputs)
+            inputs[place] = program.operations[at].inputs[0]
+            given = operation.attribute(flag)
+            value = AttrValue(b=not (given is not None and given.value.b))
+            attributes = dict(operation.attributes) | {flag: Message(value.SerializeToString(deterministic=True))}
+            operation = replace(operation, inputs=tuple(inputs), attributes=tuple(sorted(attributes.items())))
+            work.replace(index, operation)
+    return work.done()
+
+
+def _turns(program: Program, operation: Operation, bench: Workbench) -> bool:
+    """Whether an operation changes the last two axes of real numbers with each other and nothing else."""
+    order = program.constants.get(operation.inputs[1]) if operation.kind == "tf.Transpose" else None
+    if order is None or program.types[operation.inputs[0]].dtype.startswith("complex"):
+        return False
+    axes = np.asarray(bench.array(order)).reshape(-1).tolist()
+    count = len(axes)
+    return count >= 2 and axes == [*range(count - 2), count - 1, count - 2]
+
+
 _PADDED = ("Conv2D", "DepthwiseConv2dNative")
 
 
@@ -246,4 +285,4 @@ def _explicit(convolution: Operation, before: Operation, program: Program, bench
     return [int(number) for number in rows.reshape(-1)]
 
 
-REWRITES: tuple[tuple[str, Pass], ...] = (("shapes", shapes), ("affine", affine), ("pads", pads))
+REWRITES: tuple[tuple[str, Pass], ...] = (("shapes", shapes), ("affine", affine), ("pads", pads), ("turned", turned))

@@ -177,6 +177,10 @@ class Walk:
             return tf.compat.v1.placeholder(tensor.dtype, ())
         if tensor.shape.rank is None:
             raise UnsizedError(operation)
+        whole = inputs[0].shape.as_list() if kind in ("Slice", "StridedSlice") else []
+        if len(whole) == tensor.shape.rank and None not in whole:  # a part of each axis is at most all of it
+            sizes = [most if size is None else size for size, most in zip(tensor.shape.as_list(), whole, strict=True)]
+            return tf.compat.v1.placeholder(tensor.dtype, sizes)
         largest = _largest(kind, operation, inputs)
         if largest is None:
             raise UnsizedError(operation)

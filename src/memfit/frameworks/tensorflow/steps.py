@@ -7,6 +7,7 @@ and with a Keras optimizer it updates them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -62,8 +63,19 @@ def concrete_function(step: Step, target: str) -> Any:
     except MemfitError:
         raise
     except Exception as error:  # whatever the user's model raises
-        first = (str(error).strip().splitlines() or [""])[0][:300]
-        raise CaptureError(f"{type(error).__name__}: {first}") from error
+        raise CaptureError(*_told(error)) from error
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """(what a model raised, where): AutoGraph begins with "in user code:" and the lines that led there."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [""]
+    if lines[0] != "in user code:":
+        return f"{type(error).__name__}: {lines[0][:300]}", ""
+    places = [re.match(r'File "([^"]+)", line (\d+), in', line) for line in lines]
+    own = [f"{found[1]}:{found[2]}" for found in places if found is not None]
+    kind = type(error).__name__ + ": "
+    said = next((line for line in lines if line.startswith(kind)), kind + lines[-1])
+    return said[:300], own[-1] if own else ""
 
 
 def _specification(value: Any) -> Any:

@@ -37,8 +37,8 @@ DTYPES: dict[int, torch.dtype] = {
 _STRIDED = 7
 _MAJOR = 8
 _AGAIN = "export and save the model again with torch.export.save"
-DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, OverflowError)
-"""What reading JSON of another shape than expected raises."""
+DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, StopIteration, RuntimeError)
+"""What reading JSON of another shape than expected raises; PyTorch itself says RuntimeError of impossible sizes."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 
 from memfit.errors import TargetError
+from memfit.frameworks.which import framework_of
 from memfit.ir.step import Step
+
+_NAMES = {"jax": "JAX", "tensorflow": "TensorFlow"}
 
 
 def is_training(step: Step) -> bool:
@@ -70,7 +73,15 @@ def run_step(step: Step, mark: Callable[[str], None] = lambda phase: None) -> An
     """Run one step; returns the detached loss (training) or the output (inference).
 
     ``mark`` is called with ``forward``, ``backward``, ``optimizer``, ``between`` as each phase begins.
+
+    Raises:
+        TargetError: the step is another framework's, whose memory nothing here would see.
     """
+    if not isinstance(step.model, torch.nn.Module) and (framework := framework_of(step)) != "torch":
+        raise TargetError(
+            "step", f"it is a step of {_NAMES[framework]}, and what is measured or linted here is PyTorch's",
+            "`memfit predict`, `plan`, `optimize` and (of JAX) `fit` take it",
+        )  # fmt: skip
     if step.run is not None:
         mark("forward")
         result = step.run(step)

@@ -21,7 +21,7 @@ _UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Digamma", "Elu", "Erf", "Erfc", "Erfinv",
     "Exp", "Expm1", "Floor", "Inv", "Invert", "LeakyRelu", "Lgamma", "Log", "Log1p", "LogSoftmax", "LogicalNot", "Neg", "Ndtri",
     "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus",
-    "Softsign", "Sqrt", "Square", "Tan", "Tanh", "BiasAdd", "ClipByValue", "FusedBatchNormV3", "FusedBatchNorm",
+    "Softsign", "Sqrt", "Square", "Tan", "Tanh", "ClipByValue", "FusedBatchNormV3", "FusedBatchNorm",
 )  # fmt: skip
 _BINARY = {
     "Add": "Add", "AddV2": "Add", "Sub": "Sub", "Mul": "Mul", "Div": "Div", "RealDiv": "Div", "Pow": "Pow", "Maximum": "",
@@ -48,6 +48,8 @@ _ROWS |= {name: Facts(what, pure=True, in_place=(0, 1)) for name, what in _BINAR
 _ROWS |= {name: Facts(what, pure=True) for name, what in _NAMED.items()}
 _ROWS |= {name: Facts(random=True) for name in _RANDOM}
 _ROWS |= {name: replace(_ROWS[name], commutative=True) for name in _COMMUTATIVE}
+_ROWS["BiasAdd"] = Facts("BiasAdd", pure=True, in_place=(0,))
+_ROWS["IdentityN"] = Facts("IdentityN", pure=True)
 _ROWS["ReadVariableOp"] = Facts(view=0)
 _ROWS |= {
     name: Facts(pure=True, view=0)

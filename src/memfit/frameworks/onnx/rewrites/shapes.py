@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from memfit.frameworks.onnx.element_types import dtype_number
 from memfit.frameworks.onnx.rewrites.matching import Sight, operation, target_of
 from memfit.frameworks.onnx.shapes import numeric
-from memfit.frameworks.onnx.weights import dtype_number
 from memfit.ir.program import Operation, Program
 from memfit.passes.workbench import Workbench
 
