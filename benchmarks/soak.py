@@ -26,6 +26,9 @@ from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Convolutions of ever new shapes fill oneDNN's cache of compiled kernels, 1,024 entries of some 30 KB, for half an hour: the
+# growth of that cache is not what is looked for, so it is full before the warm-up ends.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 import numpy as np
 import record
