@@ -13,7 +13,7 @@ from torch import nn
 import memfit
 from memfit.api.compressing import compress, load_compressed
 from memfit.cli.main import main
-from memfit.errors import BudgetError, TargetError, TraceError
+from memfit.errors import BudgetError, TargetError, TraceError, WeightFileError
 from memfit.fitting.compression import Compression
 from memfit.frameworks.torch.compressed_file import tensors_of
 from memfit.frameworks.torch.compressible import layers_of
@@ -264,7 +264,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     whole, text = file.read_bytes(), recipe.read_text()
     for broken in (b"", whole[:50], b"\xff" * 40, whole[:-10]):
         file.write_bytes(broken)
-        with pytest.raises(TraceError):
+        with pytest.raises(WeightFileError):
             load_compressed(str(file))
     file.write_bytes(whole)
     for bad in ("", "[]", "{}", text.replace('"int4"', '"int5"'), text.replace('"0"', '"7"')):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -88,10 +89,13 @@ def test_no_more_is_asked_once_the_time_is_over():
     assert not lines
 
 
-def test_a_loss_leads_to_the_line_that_ran_the_model():
+def test_a_loss_leads_to_the_line_that_ran_the_model(monkeypatch):
     torch = pytest.importorskip("torch")
     from memfit.frameworks.torch.leak_probe import TorchProbe
 
+    monkeypatch.setattr(
+        TorchProbe, "compiled", lambda self: {}
+    )  # other tests of this process may have compiled something
     probes, lines = Probes([TorchProbe(), *PYTHON._probes]), Counter()
     model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.Tanh(), torch.nn.Linear(256, 1))
     shared = probes.shared(lambda kind: list(model.parameters()))
@@ -137,23 +141,36 @@ def test_a_profiler_that_is_on_keeps_events():
     assert TorchProbe().recording() is None
 
 
+WORKER = """
+import os, sys, time
+from memfit.api import worker_watch
+
 KEPT = {}
+result = sys.argv[1]
+child = os.fork()
+if not child:
+    worker_watch.start(result)
+    for number in range(20_000):
+        KEPT[number] = bytearray(9_000)  # line 11
+        time.sleep(0.002)
+        if number % 50 == 0 and worker_watch.account_of(result, os.getpid()) is not None:
+            break
+    os._exit(0)
+os.waitpid(child, 0)
+print(child)
+"""
 
 
 def test_a_worker_tells_what_it_keeps(tmp_path):
-    result = tmp_path / "found.json"
-    child = os.fork()
-    if not child:
-        worker_watch.start(result)
-        for number in range(20_000):
-            KEPT[number] = bytearray(9_000)  # heavy: worker
-            time.sleep(0.002)
-            if number % 50 == 0 and worker_watch.account_of(result, os.getpid()) is not None:
-                break
-        os._exit(0)
-    os.waitpid(child, 0)
+    """In a process of its own, whose names are few, as those of a script are."""
+    result, script = tmp_path / "found.json", tmp_path / "workers.py"
+    script.write_text(WORKER)
+    done = subprocess.run(
+        [sys.executable, str(script), str(result)], capture_output=True, text=True, timeout=120, check=True
+    )
+    child = int(done.stdout)
     account = worker_watch.account_of(result, child)
     assert account is not None
     assert account.holder.endswith("KEPT")
-    assert account.birth.endswith(f"{Path(__file__).name}:{heavy_line('worker')}")
+    assert account.birth.endswith("workers.py:11")
     assert worker_watch.account_of(result, child + 1) is None
