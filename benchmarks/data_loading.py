@@ -150,7 +150,7 @@ def cold(folder: Path) -> dict[str, Any]:
 
 
 COLD = (
-    "webdataset (buffer 1,000)", "Hugging Face datasets", "LitData", "zarr", "Grain (2 threads)", "SPDL (2 threads)",
+    "webdataset (buffer 1,000)", "Hugging Face datasets", "LitData", "Mosaic streaming", "zarr", "Grain (2 threads)", "SPDL (2 threads)",
     "tf.data (buffer 1,000, 2 threads)", "DALI (CPU, 2 threads)", "FFCV (2 threads, its own layout)",
 )  # fmt: skip
 

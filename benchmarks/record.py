@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
     "torch", "transformers", "diffusers", "numpy", "scipy", "memray", "torchao", "onnx", "onnxruntime", "onnxscript",
     "onnxslim", "onnxsim", "onnxoptimizer", "webdataset", "datasets", "litdata", "zarr", "grain", "scikit-learn",
-    "torchdata", "spdl", "tensorflow-cpu", "jax", "nvidia-dali-cuda130", "ffcv",
+    "torchdata", "mosaicml-streaming", "spdl", "tensorflow-cpu", "jax", "nvidia-dali-cuda130", "ffcv",
 )  # fmt: skip
 
 

@@ -190,6 +190,23 @@ def litdata_(folder: Path) -> Epoch:
     return lambda: iter(litdata.StreamingDataLoader(Rows(str(place), shuffle=True), batch_size=BATCH, num_workers=0))
 
 
+def mosaic(folder: Path) -> Epoch:
+    from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+
+    place = folder / "mds"
+    if not place.exists():
+        with MDSWriter(out=str(place), columns={"image": "ndarray:uint8:3,224,224"}) as writer:
+            for image in np.load(folder / "images.npy", mmap_mode="r"):
+                writer.write({"image": np.array(image)})
+
+    class Rows(StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, i: Any) -> Any:
+            return (super().__getitem__(i)["image"].astype(np.float32) - MEAN) / STD
+
+    data = Rows(local=str(place), shuffle=True, batch_size=BATCH)
+    return lambda: iter(StreamingDataLoader(data, batch_size=BATCH, num_workers=0))
+
+
 def stateful(folder: Path) -> Epoch:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -307,6 +324,7 @@ PEERS: dict[str, Callable[[Path], Epoch]] = {
     "webdataset (buffer 1,000)": webdataset_,
     "Hugging Face datasets": huggingface,
     "LitData": litdata_,
+    "Mosaic streaming": mosaic,
     "zarr": zarr_,
     "Grain (2 threads)": grain_,
     "StatefulDataLoader, a row at a time": stateful,
