@@ -150,8 +150,8 @@ def cold(folder: Path) -> dict[str, Any]:
 
 
 COLD = (
-    "webdataset (buffer 1,000)", "Hugging Face datasets", "LitData", "Mosaic streaming", "zarr", "Grain (2 threads)", "SPDL (2 threads)",
-    "tf.data (buffer 1,000, 2 threads)", "DALI (CPU, 2 threads)", "FFCV (2 threads, its own layout)",
+    "webdataset (buffer 1,000)", "Hugging Face datasets", "LitData", "Mosaic streaming", "zarr", "Grain (2 threads)",
+    "SPDL (2 threads)", "tf.data (buffer 1,000, 2 threads)", "DALI (CPU, 2 threads)", "FFCV (2 threads, its own layout)",
 )  # fmt: skip
 
 
