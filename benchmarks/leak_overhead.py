@@ -4,6 +4,8 @@ Other programs of the machine shift the time of a step by more than what is look
 program, at the same moment, each on a core of its own; the cores change from round to round. Both begin their loop together.
 Compared are CPU seconds of the process: of the whole loop after two steps of warm-up (``ratio``: the looks at some steps
 included, a verdict after the last step not), and of the median step (``steady``). Median and spread over the rounds.
+``beside``: CPU seconds of the process's other threads in the loop, as a share of all: exact, whatever the neighbours do.
+Service mode does all its work there.
 
 malloc's thresholds are fixed for all alike: left to themselves they move with whatever was freed before, and a tool that once
 freed a large array makes every later step of the program faster. A peer that is not installed is left out; tools that are not
@@ -43,6 +45,9 @@ def meet():
     open(sys.argv[3], "w").close()
     while not os.path.exists(sys.argv[4]):
         time.sleep(0.005)
+def beside():
+    tasks = [t for t in os.listdir("/proc/self/task") if int(t) != os.getpid()] if os.path.isdir("/proc/self/task") else []
+    return sum(int(open(f"/proc/self/task/{t}/schedstat").read().split()[0]) for t in tasks) / 1e9
 def train(steps, warm):
     times = array.array("d", bytes(8 * (steps + 1)))
     for step in range(steps):
@@ -52,8 +57,9 @@ def train(steps, warm):
         times[step + 1] = time.process_time()
         if step == steps - 1:
             each = sorted(later - sooner for sooner, later in zip(times[warm:], times[warm + 1:]))
-            print("SECONDS", times[-1] - times[warm], each[len(each) // 2], file=sys.stderr)
+            print("SECONDS", times[-1] - times[warm], each[len(each) // 2], beside() - before, file=sys.stderr)
 meet()
+before = beside()
 train(steps, 2)
 """
 FIXED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20), "OMP_NUM_THREADS": "1"}
@@ -74,14 +80,14 @@ def begin(mode: str, folder: Path, steps: int, core: int, own: str, other: str) 
     )  # fmt: skip
 
 
-def seconds(run: subprocess.Popen[str]) -> tuple[float, float]:
-    """CPU seconds of its loop, and of the median step."""
+def seconds(run: subprocess.Popen[str]) -> tuple[float, float, float]:
+    """CPU seconds of its loop, of the median step, and of other threads in the loop."""
     _, errors = run.communicate(timeout=200)
-    whole, step = next(line for line in errors.splitlines() if line.startswith("SECONDS")).split()[1:]
-    return float(whole), float(step)
+    whole, step, beside = next(line for line in errors.splitlines() if line.startswith("SECONDS")).split()[1:]
+    return float(whole), float(step), float(beside)
 
 
-def pair(mode: str, steps: int, cores: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
+def pair(mode: str, steps: int, cores: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The plain program and one tool, side by side."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -104,20 +110,25 @@ def main() -> None:
     found = {mode: row for mode, row in found.items() if "steady" in row}
     first, second = sorted(os.sched_getaffinity(0))[:2]
     for mode in modes:
-        ratios, steady, plain = [], [], []
+        ratios, steady, plain, shares = [], [], [], []
         for number in range(arguments.rounds):
-            (base, base_step), (whole, step) = pair(
+            (base, base_step, _), (whole, step, beside) = pair(
                 mode, arguments.steps, (first, second) if number % 2 else (second, first)
             )
             ratios.append(whole / base)
             steady.append(step / base_step)
             plain.append(base)
+            shares.append(beside / whole)
         found[mode] = {
             "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios), "steady": statistics.median(steady),
-            "rounds": arguments.rounds, "steps": arguments.steps, "plain_seconds": statistics.median(plain),
+            "beside": statistics.median(shares), "rounds": arguments.rounds, "steps": arguments.steps,
+            "plain_seconds": statistics.median(plain),
         }  # fmt: skip
         row = found[mode]
-        print(f"{mode:20} {row['ratio']:.3f}x ({row['least']:.3f} to {row['most']:.3f}), steady {row['steady']:.3f}x")
+        print(
+            f"{mode:20} {row['ratio']:.3f}x ({row['least']:.3f} to {row['most']:.3f}), steady {row['steady']:.3f}x, "
+            f"other threads {row['beside']:.2%}"
+        )
         write("leak-overhead", {"ratios": found})
 
 

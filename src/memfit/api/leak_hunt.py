@@ -44,9 +44,9 @@ def _written_at(findings: Sequence[Finding]) -> dict[str, str]:
 class Hunt:
     """Watches from now on. ``target``: what to call the program; ``closely``: also trace a few steps."""
 
-    def __init__(self, target: str, *, closely: bool = True, share: float = 0.02) -> None:
+    def __init__(self, target: str, *, closely: bool = True, share: float = 0.02, patient: bool = False) -> None:
         self.target = target
-        self.watcher = Watcher(probes_now, closely=closely, share=share)
+        self.watcher = Watcher(probes_now, closely=closely, share=share, patient=patient)
         self.judgement: Judgement | None = None
         self.on_the_way: Judgement | None = None
         self.notes: list[str] = []

@@ -1,9 +1,9 @@
 """Service mode: a long-running process that watches itself, and how another process asks it.
 
-``serve`` starts one thread that samples once a second, looks seldom (0.5 % of the time), and answers on a socket of the
-user alone. The history is bounded: old samples are thinned. When what the process holds has grown for long enough a
-warning is logged once, and ``on_leak`` is called. ``ask`` connects, lets the process judge itself now, and reads the
-verdict as JSON; nothing but text is exchanged, and no code of the asked process's choosing runs in the asking one.
+``serve`` starts one thread that samples once a second, looks seldom (1 % of the time, the first look included), and answers
+on a socket of the user alone. The history is bounded: old samples are thinned. When what the process holds has grown for
+long enough a warning is logged once, and ``on_leak`` is called. ``ask`` connects, lets the process judge itself now, and reads
+the verdict as JSON; nothing but text is exchanged, and no code of the asked process's choosing runs in the asking one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from memfit.errors import ServiceError
 from memfit.ir.leak import LeakReport
 from memfit.observe.leak_sources import process_slope
 
-_LOOK_SHARE = 0.005
+_LOOK_SHARE = 0.01
 _TRACED = 0.25
 """Seconds for which births are noted, once, when growth is first seen."""
 _ASK_SECONDS = 60.0
@@ -37,7 +37,7 @@ class Service:
     """A process that watches itself, until ``stop``."""
 
     def __init__(self, seconds: float, on_leak: Callable[[LeakReport], None] | None) -> None:
-        self.hunt = Hunt(f"process {os.getpid()}", share=_LOOK_SHARE)
+        self.hunt = Hunt(f"process {os.getpid()}", share=_LOOK_SHARE, patient=True)
         self.path = socket_path(os.getpid())
         self._seconds, self._on_leak = seconds, on_leak
         self._alerted = False

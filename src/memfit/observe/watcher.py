@@ -47,6 +47,10 @@ _QUICK = 0.3
 """Elements per step from which a container's growth is looked into although the process does not grow."""
 _ALLOWANCE = 0.05
 """CPU seconds that looks may come to, beside their share of the time."""
+_FIRST_ALLOWANCE, _SECOND_ALLOWANCE = 0.1, 0.3
+"""The same for the first two looks at a service: small programs are looked at at once, large ones later."""
+_WITH_WINDOWS = 3
+"""What the second look and the windows after it cost, in first looks."""
 _FACTOR = 1.7
 _FIRST, _SECOND = 3, 12
 """Steps at which the first two looks are due; no step is traced before the second: what first steps make seldom repeats."""
@@ -62,10 +66,12 @@ class Watcher:
     """One watching of one process.
 
     ``probes``: made anew at each look, for what is imported by then; ``closely``: also trace a few steps; ``share``: of
-    the time, for looks.
+    the time, for looks; ``patient``: the first two looks wait until their share of the time has passed, as later ones do.
     """
 
-    def __init__(self, probes: Callable[[], Probes], *, closely: bool = True, share: float = 0.02) -> None:
+    def __init__(
+        self, probes: Callable[[], Probes], *, closely: bool = True, share: float = 0.02, patient: bool = False
+    ) -> None:
         self.probes = probes
         self.meter = Meter()
         self.sources: dict[Any, Source] = {}
@@ -83,7 +89,7 @@ class Watcher:
         self.account_of: Callable[[int], WorkerAccount | None] = lambda pid: None
         self.judged_at: dict[str, int] = {}
         self.untracked: Untracked | None = None
-        self._closely, self._share = closely, share
+        self._closely, self._share, self._patient = closely, share, patient
         self._window_end = 0
         self._line_from: tuple[Source, int]
         self._idle = 0
@@ -234,9 +240,10 @@ class Watcher:
     def _first_look_due(self, source: Source, level: Level, more: bool) -> bool:
         if source.count < (_FIRST_TIME if source.kind == "time" else _FIRST):
             return False
+        cost, allowed = _LOOK_PER_BLOCK * level.python / BLOCK_BYTES, self._share * (self.clock() - source.first)
         if more or rises(source.samples, _FIRST):
-            return True
-        return self._share * (self.clock() - source.first) >= _LOOK_PER_BLOCK * level.python / BLOCK_BYTES
+            return not self._patient or cost <= _FIRST_ALLOWANCE + allowed
+        return allowed >= cost
 
     def _further_look_due(self, source: Source, more: bool) -> bool:
         last = self.looks[-1].counts.get(source.name, 0)
@@ -244,6 +251,8 @@ class Watcher:
         if source.count < max(_SECOND, due) or not more:
             return False
         elapsed = self.clock() - source.first
+        if self._patient and len(self.looks) < _FREE_LOOKS:  # the steps that are traced after it cost as much again
+            return self.own_seconds + _WITH_WINDOWS * self._look_seconds <= _SECOND_ALLOWANCE + self._share * elapsed
         affordable = self.own_seconds + self._look_seconds <= _ALLOWANCE + self._share * elapsed
         return len(self.looks) < _FREE_LOOKS or affordable
 
