@@ -38,6 +38,15 @@ class Appender {
     memfit::append_tokens(range_->data(), row_bytes_, position, source, rows_, heads_, tokens);
   }
 
+  // The strides of a tensor [row, head, token, number], in numbers of ``item`` bytes; false: its numbers do not lie side by side.
+  bool append_tensor(uintptr_t from, nb::tuple strides, int64_t item, int64_t position, int64_t tokens) {
+    if (nb::len(strides) != 4) throw nb::value_error("strides of four dimensions");
+    if (nb::cast<int64_t>(strides[3]) != 1) return false;
+    append(from, nb::cast<int64_t>(strides[0]) * item, nb::cast<int64_t>(strides[1]) * item,
+           nb::cast<int64_t>(strides[2]) * item, position, tokens);
+    return true;
+  }
+
  private:
   nb::object held_;
   VirtualRange* range_;
@@ -83,7 +92,8 @@ void bind_kv_cache(nb::module_& m) {
       .def_prop_ro("size", &VirtualRange::size);
   nb::class_<Appender>(m, "TokenAppender", "Copies the tokens of one layer behind those that are there.")
       .def(nb::init<nb::object, int64_t, int64_t, int64_t, int64_t>())
-      .def("append", &Appender::append);
+      .def("append", &Appender::append)
+      .def("append_tensor", &Appender::append_tensor);
   nb::class_<BlockTable>(m, "BlockTable", "Who holds which block; see memfit.runtime.block_table for the twin.")
       .def(nb::init<int64_t, int64_t>())
       .def("open_lane", &BlockTable::open_lane)

@@ -102,6 +102,20 @@ def test_a_weight_that_two_convolutions_share_is_not_held_twice(tmp_path: Path) 
     assert optimised(made, tmp_path, 1e-5) == {"Conv": 3, "BatchNormalization": 2}
 
 
+def test_a_weight_whose_shape_alone_is_read_as_well_is_not_shared(tmp_path: Path) -> None:
+    """As torch exports a convolution without a bias: zeros, as many as the weight has rows."""
+    nodes = [
+        node("Shape", "w", "s"), node("Gather", "s first", "n"), node("Expand", "zero n", "c"), node("Conv", "x w c", "a"),
+        node("BatchNormalization", "a Ns Nb Nm Nv", "d"), node("Relu", "d", "y"),
+    ]  # fmt: skip
+    constants = {
+        "w": weights(16, 3, 3, 3), "first": np.array([0], dtype=I64), "zero": np.array(0, dtype=np.float32),
+        **norm("N", 16),
+    }  # fmt: skip
+    made = model(nodes, [IMAGE], [value("y", ["n", 16, 6, 6])], constants)
+    assert optimised(made, tmp_path, 1e-5) == {"Conv": 1, "Relu": 1}
+
+
 def test_a_pad_that_is_not_zero_or_pads_channels_stays(tmp_path: Path) -> None:
     nodes = [node("Pad", "x pads one", "p"), node("Conv", "p w", "y")]
     constants = {

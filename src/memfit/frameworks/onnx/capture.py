@@ -76,7 +76,7 @@ def program_of_file(path: str | Path) -> Program:
 def capture_model(model: Any, path: Path | None = None) -> Captured:
     """As ``capture``, of a ModelProto in memory (``path``: the folder its external weights lie in, and its name).
 
-    ``meta["shared"]`` of the Program: constants that several operations of the file read under one name.
+    ``meta["shared"]`` of the Program: constants whose content several operations of the file read under one name.
     """
     weights = Weights(path)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -91,11 +91,17 @@ def capture_model(model: Any, path: Path | None = None) -> Captured:
         "inputs": {i.name: i.SerializeToString() for i in model.graph.input if i.name not in fixed},
     }  # fmt: skip
     bare = _graph(model.graph, weights)
-    shared = frozenset(constant for constant in bare.constants if len(bare.readers.get(constant, ())) > 1)
+    shared = frozenset(constant for constant in bare.constants if _content_readers(bare, constant) > 1)
     untyped = replace(bare, name=name, meta={**meta, "shared": shared})
     program = infer_types(untyped, weights)
     verify(program, where=name)
     return Captured(program, weights)
+
+
+def _content_readers(program: Program, name: str) -> int:
+    """Operations that read a value for more than its shape."""
+    readers = program.readers.get(name, ())
+    return sum(program.operations[index].kind not in ("onnx.Shape", "onnx.Size") for index in readers)
 
 
 def _without_graph(model: Any) -> Any:

@@ -54,7 +54,8 @@ class _Layer(CacheLayerMixin):
         self.index, self.slot, self.length = index, -1, 0
         self._rows: Rows | None = None
         self._cache = weakref.ref(cache)  # no cycle: a cache that nobody has gives its memory back at once
-        self._expect_keys: tuple[int, ...] = ()
+        self._one_key: tuple[int, ...] = ()
+        self._one_value: tuple[int, ...] = ()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Takes the shapes of the first keys and values; reserves addresses, touches no memory."""
@@ -99,12 +100,12 @@ class _Layer(CacheLayerMixin):
             flat = torch.from_numpy(array).view(dtype)
             whole.append(flat.view(batch.count, room, heads, dim).transpose(1, 2))
         self._all_keys, self._all_values = whole
-        self._append_keys = batch.appenders[2 * self.slot].append
-        self._append_values = batch.appenders[2 * self.slot + 1].append
+        self._append_keys = batch.appenders[2 * self.slot].append_tensor
+        self._append_values = batch.appenders[2 * self.slot + 1].append_tensor
         self._key_strides, self._value_strides = self._all_keys.stride(), self._all_values.stride()
         self._item = self._all_keys.element_size()
         self._rows, self.dtype, self.device = batch, dtype, torch.device("cpu")
-        self._expect_keys = (batch.count, heads, key_dim)
+        self._one_key, self._one_value = (batch.count, heads, 1, key_dim), (batch.count, heads, 1, value_dim)
         self.is_initialized = True
         self._sync()
 
@@ -116,9 +117,9 @@ class _Layer(CacheLayerMixin):
 
     def _check(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         heads, key_dim, value_dim = self._shared.shapes[self.slot]
-        rows = self._expect_keys[0]
+        rows = self._one_key[0]
         for name, tensor, dim in (("keys", keys, key_dim), ("values", values, value_dim)):
-            shape, want = tuple(tensor.shape), (rows, heads, keys.shape[2], dim)
+            shape, want = tuple(tensor.shape), (rows, heads, keys.shape[2] if keys.dim() == 4 else 1, dim)
             if shape != want or tensor.dtype != self._shared.dtype or not tensor.is_cpu:
                 raise ValueError(
                     f"{name} of layer {self.index} are {shape} {tensor.dtype} on {tensor.device}, the cache holds {want} "
@@ -133,37 +134,31 @@ class _Layer(CacheLayerMixin):
         """Appends tokens; all keys and values of the layer, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        rows, heads, tokens, dim = key_states.shape
+        key_size, value_size = key_states.shape, value_states.shape
         if (
-            (rows, heads, dim) != self._expect_keys
-            or value_states.shape[2] != tokens
+            key_size != self._one_key  # more than one token, or what does not belong here
+            or value_size != self._one_value
             or key_states.dtype is not self.dtype
             or value_states.dtype is not self.dtype
-            or value_states.shape[3] != self._shared.shapes[self.slot][2]
             or key_states.requires_grad
             or value_states.requires_grad
         ):
             self._check(key_states, value_states)
-        batch = self._rows
+        batch, tokens = self._rows, key_size[2]
         assert batch is not None
         start = batch.prepare(self.slot, tokens)
-        item = self._item
-        row, head, token, one = key_states.stride()
-        if one != 1:
+        if not self._append_keys(key_states.data_ptr(), key_states.stride(), self._item, start, tokens):
             key_states = key_states.contiguous()
-            row, head, token, one = key_states.stride()
-        self._append_keys(key_states.data_ptr(), row * item, head * item, token * item, start, tokens)
-        row, head, token, one = value_states.stride()
-        if one != 1:
+            self._append_keys(key_states.data_ptr(), key_states.stride(), self._item, start, tokens)
+        if not self._append_values(value_states.data_ptr(), value_states.stride(), self._item, start, tokens):
             value_states = value_states.contiguous()
-            row, head, token, one = value_states.stride()
-        self._append_values(value_states.data_ptr(), row * item, head * item, token * item, start, tokens)
+            self._append_values(value_states.data_ptr(), value_states.stride(), self._item, start, tokens)
         end = self.length = start + tokens
         batch.lengths[self.slot] = end
         # as_strided of the whole: the view that narrow makes, in half the time
+        rows, heads, _, dim = self._one_key
         self.keys = keys = self._all_keys.as_strided((rows, heads, end, dim), self._key_strides)
-        size = (rows, heads, end, value_states.shape[3])
-        self.values = values = self._all_values.as_strided(size, self._value_strides)
+        self.values = values = self._all_values.as_strided((rows, heads, end, self._one_value[3]), self._value_strides)
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
