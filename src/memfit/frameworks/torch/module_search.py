@@ -4,15 +4,17 @@ Every candidate runs once from the same state. It counts only if it leaves the s
 that does not is taken apart to find the modules to blame. Where the plain step itself leaves other bits each time,
 there is nothing to hold a candidate against: recomputation is then checked by what its second run saves, and noted.
 Where the plain step's peak depends on its random numbers (a branch on a value), a candidate keeps the budget only if
-further steps under other random numbers keep it too.
+runs under other random numbers keep it too.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from memfit.errors import BudgetError, MemfitError
@@ -87,9 +89,8 @@ class Search:
         self.plain = measure(self.step, lambda: run_step(self.step))
         self.warm.restore()
         again = measure(self.step, lambda: run_step(self.step))
-        further = _further_peak(self.step, lambda: run_step(self.step), _FURTHER_PLAIN)
-        self.warm.restore()
-        self.varies = self.plain.peak != further or again.peak != further
+        further = self.peak_under_other_draws(self.step, lambda: run_step(self.step), _FURTHER_PLAIN)
+        self.varies = not self.plain.peak == again.peak == further
         self.deterministic = again.digest == self.plain.digest
         if not self.deterministic:
             self.notes.append("the plain step does not repeat its own bits, so no bit-exact comparison is possible")
@@ -227,7 +228,8 @@ class Search:
             if not run.peak or (plan.exact and self.deterministic and run.digest != self.plain.digest):
                 run = None
             elif self.varies and run.peak <= self.budget:
-                run = replace(run, peak=max(run.peak, _further_peak(runner.step, runner, _FURTHER_FITTED)))
+                peak = self.peak_under_other_draws(runner.step, runner, _FURTHER_FITTED)
+                run = replace(run, peak=max(run.peak, peak))
         except ReplayError as error:
             self.refused[error.name] = error.why
             run = None
@@ -239,6 +241,17 @@ class Search:
             self.smallest = min(self.smallest, run.peak)
         self.tried[key] = (plan, run)
         return run
+
+    def peak_under_other_draws(self, step: Step, run: Callable[[], Any], runs: int) -> int:
+        """The highest peak of so many runs from the warm state, each under other random numbers; the state is put back."""
+        peaks = []
+        for seed in range(runs):
+            self.warm.restore()
+            torch.manual_seed(seed)
+            random.seed(seed)
+            peaks.append(measure(step, run).peak)
+        self.warm.restore()
+        return max(peaks)
 
     def blamed(self, plan: ModulePlan) -> bool:
         """Find the modules because of which ``plan`` failed and refuse them; False where none is found."""
@@ -326,11 +339,6 @@ class Search:
             )
             before = after
         return rows
-
-
-def _further_peak(step: Step, run: Callable[[], Any], steps: int) -> int:
-    """The highest peak of further steps, each under the random state that the one before it left."""
-    return max(measure(step, run).peak for _ in range(steps))
 
 
 def _kind(plan: ModulePlan) -> _Kind:
