@@ -12,8 +12,10 @@ import itertools
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import Any
 
 from memfit.errors import MemfitError, MissingFrameworkError, TargetError
@@ -23,6 +25,7 @@ from memfit.report.sweep_summary import SweepPoint, SweepReport
 Progress = Callable[[str, int | None, int | None], None]
 MOST = 10_000
 """Combinations that one sweep may have."""
+_ALONE = threading.Lock()
 
 
 def sweep(
@@ -61,7 +64,8 @@ def sweep(
     say("predicting", 0, count)
     points: list[SweepPoint | None] = [None] * count
     with _executor(cluster, min(count, processes or os.cpu_count() or 1)) as executor:
-        waiting = {executor.submit(one, {**request, "values": row}): index for index, row in enumerate(grid)}
+        ask = one if cluster is None else one_on_a_worker
+        waiting = {executor.submit(ask, {**request, "values": row}): index for index, row in enumerate(grid)}
         for done, future in enumerate(as_completed(waiting), 1):
             points[waiting[future]] = SweepPoint(**future.result())
             say("predicting", done, count)
@@ -111,6 +115,43 @@ def one(request: Mapping[str, Any]) -> dict[str, Any]:
         "values": dict(values), "live": peak.live, "allocated": peak.allocated, "reserved": peak.reserved,
         "resident": peak.resident, "fits": bool(report.fits), "capacity": report.capacity or 0,
     }  # fmt: skip
+
+
+def one_on_a_worker(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``one`` on a worker of a cluster: one at a time, and out of sight of the worker's profiler.
+
+    That reads the frames of running threads a hundred times a second, and as long as it holds one, what the frame holds is
+    alive: a tensor that dies late raises the peak.
+    """
+    with _ALONE, _not_profiled():
+        return one(request)
+
+
+@contextmanager
+def _not_profiled() -> Iterator[None]:
+    from distributed import get_worker
+
+    worker = get_worker()
+    profiler = worker.periodic_callbacks.get("profile")
+    if profiler is None:
+        yield
+        return
+
+    def tell(action: Callable[[], None]) -> None:
+        done = threading.Event()
+
+        def act() -> None:
+            action()
+            done.set()
+
+        worker.loop.add_callback(act)
+        done.wait(5)
+
+    tell(profiler.stop)
+    try:
+        yield
+    finally:
+        tell(profiler.start)
 
 
 def _dimensions(target: str) -> frozenset[str]:
