@@ -145,7 +145,7 @@ BROKEN = {
     "a branch without its other half": (half_a_branch, "no else_branch"),
     "a loop that hands on too little": (loop_of(SAME), "a body from 3 values to 1"),
     "a cycle in a body": (loop_of(SAME, node("Add", "s b", "a"), node("Relu", "a", "b")), "cyclic"),
-    "axes that are not there": (turned_too_far, "sizes of what Transpose"),
+    "axes that are not there": (turned_too_far, "its operation Transpose breaks a rule of ONNX"),
 }
 
 
@@ -157,6 +157,54 @@ def test_a_graph_that_breaks_a_rule(tmp_path: Path, capsys: Any, case: str) -> N
     path = str(saved(made, tmp_path))
     for command in (["predict", path, "--bind", "n=2"], ["optimize", path]):
         assert why in refused(capsys, *command)
+
+
+WHOLE: dict[str, Any] = {
+    "i": np.array([9]), "a": np.array(5), "s": np.array([5, 5]), "w": weights(2, 7, 3), "v": weights(2, 3, 9), "g": weights(4),
+    "p": np.array([-9, 0, 0, 0, 0, 0]), "e": np.zeros((1, 1, 1), np.int64), "u": weights(1, 1, 1), "b": weights(3, 5),
+    "l": np.array([1, 1]),
+}  # fmt: skip
+UNFIT = {
+    "axis of Softmax": (node("Softmax", "x", "y", axis=3), "breaks a rule of ONNX: 'axis' must be in"),
+    "axis of Gather": (node("Gather", "x l", "y", axis=4), "axis must be in"),
+    "place": (node("Gather", "x i", "y"), "reads place 9 of 2"),
+    "axis of GatherElements": (node("GatherElements", "x e", "y", axis=4), "has axis 4, and its tensor has 3"),
+    "axis of ScatterElements": (node("ScatterElements", "x e u", "y", axis=7), "has axis 7"),
+    "axis of LayerNormalization": (node("LayerNormalization", "x g", "y", axis=5), "has axis 5"),
+    "axis of CumSum": (node("CumSum", "x a", "y"), "has axis 5"),
+    "axis of ReverseSequence": (node("ReverseSequence", "x l", "y", batch_axis=4, time_axis=0), "has axis 4"),
+    "order of axes": (node("Transpose", "x", "y", perm=[0, 1]), "orders 2 axes of 3"),
+    "elements": (node("Reshape", "x s", "y"), "25 elements of 24"),
+    "channels": (node("Conv", "x w", "y"), "has a weight for 7 channels, and its tensor has 3"),
+    "blocks": (node("DepthToSpace", "z", "y", blocksize=5), "divides 3 channels into blocks of 25"),
+    "window of Conv": (node("Conv", "x v", "y"), "would have a size below zero: [2, 2, -4]"),
+    "window of MaxPool": (node("MaxPool", "x", "y", kernel_shape=[9]), "size below zero"),
+    "pads": (node("Pad", "x p", "y"), "size below zero"),
+    "sizes of Add": (node("Add", "x b", "y"), "its operation Add breaks a rule of ONNX: Incompatible dimensions"),
+    "sizes of MatMul": (node("MatMul", "x b", "y"), "its operation MatMul breaks a rule of ONNX"),
+    "steps": (node("Slice", "x l l e e", "y"), "its operation Slice breaks a rule of ONNX"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_operation_whose_operands_do_not_fit(tmp_path: Path, capsys: Any, case: str) -> None:
+    """Runtimes reject each of these; no sizes are told of them."""
+    made, why = UNFIT[case]
+    constants = {name: array for name, array in WHOLE.items() if name in made.input}
+    inputs = [value(name, shape) for name, shape in (("x", [2, 3, 4]), ("z", [2, 3, 4, 4])) if name in made.input]
+    path = str(saved(model([made], inputs, [value("y", None)], constants, opset=18), tmp_path))
+    for command in (["predict", path], ["optimize", path]):
+        assert why in refused(capsys, *command)
+
+
+def test_sizes_that_the_file_states_wrongly_and_operators_that_onnx_cannot_follow_are_let_pass(tmp_path: Path) -> None:
+    stale = model([node("Relu", "x", "t"), node("Abs", "t", "y")], [value("x", [2, 3])], [value("y", [7, 3])])
+    stale.graph.value_info.append(value("t", [9, 9]))
+    assert main(["predict", str(saved(stale, tmp_path))]) == 0
+    body = model(
+        [node("MeanVarianceNormalization", "x", "y")], [value("x", [2, 3, 4, 4])], [value("y", None)], opset=13
+    )
+    assert main(["predict", str(saved(body, tmp_path, "body.onnx"))]) == 0
 
 
 def test_a_name_that_is_no_text(tmp_path: Path, capsys: Any) -> None:

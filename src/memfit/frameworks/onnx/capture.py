@@ -17,6 +17,7 @@ from memfit.frameworks.onnx.element_types import dtype_name
 from memfit.frameworks.onnx.graph_rules import sorted_nodes
 from memfit.frameworks.onnx.model_file import load_model
 from memfit.frameworks.onnx.shapes import infer_types
+from memfit.frameworks.onnx.size_rules import check_sizes
 from memfit.frameworks.onnx.weights import Weights
 from memfit.ir.dimension import Size, parse_size, symbol
 from memfit.ir.program import OPTIONAL, SEQUENCE, Constant, Operation, Program, Type
@@ -54,12 +55,14 @@ def capture(path: str | Path) -> Captured:
     """
     model = load_model(path)
     try:
-        return capture_model(model, Path(path))
+        captured = capture_model(model, Path(path))
     except DAMAGE as error:
         text = str(error).splitlines()[0][:120] if str(error) else ""
         raise TargetError(
             str(path), f"its graph is not as ONNX has it ({type(error).__name__}: {text})", "export it again"
         ) from error
+    check_sizes(captured.program, str(path))
+    return captured
 
 
 def program_of_file(path: str | Path) -> Program:

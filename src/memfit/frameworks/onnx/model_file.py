@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from memfit.frameworks.onnx.graph_rules import check_bytes, check_graph, stored_
 
 _PROTOBUF_LIMIT = 2**31 - 1
 _LARGE = 1 << 14
+_BREACH = re.compile(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[(?:Shape|Type)InferenceError\] (.*)")
 _KERNELS = (("com.microsoft", "FusedMatMul"),)
 """Functions that stand for a kernel of ONNX Runtime and stay one operation."""
 
@@ -140,24 +142,50 @@ def data_file(path: Path, tensor: Any) -> tuple[Path, int, int]:
 
 def _check(onnx: Any, model: Any, path: Path, external: bool) -> None:
     try:
-        if external:
-            onnx.checker.check_model(str(path))
-        else:
-            onnx.checker.check_model(_without_weights(onnx, model))
+        light = _without_weights(onnx, model)
+        onnx.checker.check_model(str(path) if external else light)
     except onnx.checker.ValidationError as error:
         text = str(error)
         if "sorted" in text.lower() and "topolog" in text.lower():
             return  # an order is found below
-        if "Field 'shape'" in text:
-            return  # runtimes do without the shapes of outputs, and so does inference here
-        raise TargetError(str(path), f"it breaks a rule of ONNX: {_first_line(error)}") from error
+        if "Field 'shape'" not in text:  # runtimes do without the shapes of outputs, and so does inference here
+            raise TargetError(str(path), f"it breaks a rule of ONNX: {_first_line(error)}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise TargetError(str(path), f"it cannot be checked ({_first_line(error)})") from error
+    _infer_strictly(onnx, light, path)
+
+
+def _infer_strictly(onnx: Any, light: Any, path: Path) -> None:
+    """Refuse what breaks a rule of its operator: an axis that is not there, sizes that do not fit together.
+
+    What the file says of its values' sizes is left out: it may be old, and runtimes follow the operators.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(light)
+    del bare.graph.value_info[:]
+    for value in bare.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    try:
+        onnx.shape_inference.infer_shapes(bare, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        found = _BREACH.search(str(error))
+        if found is not None and not found[3].startswith(
+            "Inference error"
+        ):  # that is about onnx's own body of an operator
+            operator, name, why = found.groups()
+            where = f"{operator} {name!r}" if name else operator
+            raise TargetError(
+                str(path), f"its operation {where} breaks a rule of ONNX: {why.strip()[:200]}", "export it again"
+            ) from error
+    except (ValueError, TypeError, RuntimeError):
+        return  # what it cannot follow is followed here
 
 
 def _without_weights(onnx: Any, model: Any) -> Any:
-    """The model with its large initializers as inputs: the checker serialises what it checks."""
-    if not any(math.prod(tensor.dims) > _LARGE for tensor in model.graph.initializer):
+    """The model with its large initializers, and those in other files, as inputs: the checker serialises what it checks."""
+    elsewhere = onnx.TensorProto.EXTERNAL
+    if not any(math.prod(t.dims) > _LARGE or t.data_location == elsewhere for t in model.graph.initializer):
         return model
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(model.opset_import)
@@ -167,7 +195,7 @@ def _without_weights(onnx: Any, model: Any) -> Any:
         getattr(light.graph, field).extend(getattr(model.graph, field))
     listed = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _LARGE:
+        if math.prod(tensor.dims) <= _LARGE and tensor.data_location != elsewhere:
             light.graph.initializer.append(tensor)
         elif tensor.name not in listed:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
